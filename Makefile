@@ -1,0 +1,34 @@
+# Every command of this project. Each works from a fresh clone with Python (>= 3.10) and make alone.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test lint format build clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev,models]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## fit pose and cameras to pictures of real motion, write demo/
+	$(BIN)/posegeom demo --out demo
+
+test: $(STAMP)  ## every test, in parallel
+	$(BIN)/python -m pytest -n auto --dist worksteal tests
+
+lint: $(STAMP)  ## formatting, rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the files the way lint wants them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+build: $(STAMP)  ## wheel and sdist in dist/
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

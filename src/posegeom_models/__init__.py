@@ -1,0 +1,1 @@
+"""Four papers on self-supervised 3D human pose, built on posegeom."""
