@@ -80,27 +80,35 @@ def check_same_shape(**tensors: Tensor) -> None:
             )
 
 
+def check_batches(**shapes: Iterable[int]) -> None:
+    """Raise ValueError unless the arguments' leading dimensions broadcast with one another."""
+    try:
+        torch.broadcast_shapes(*(tuple(shape) for shape in shapes.values()))
+    except RuntimeError:
+        told = ", ".join(f"{tuple(shape)} of {name}" for name, shape in shapes.items())
+        raise ValueError(f"leading dimensions *B must fit together, got {told}") from None
+
+
 def check_broadcast(name: str, shape: Iterable[int], target: Iterable[int], form: str) -> None:
     """Raise ValueError unless `shape` broadcasts to exactly `target`; `form` says it in the reader's terms."""
     have, want = tuple(shape), tuple(target)
-    fits = len(have) <= len(want) and all(
-        a in (1, b) for a, b in zip(reversed(have), reversed(want), strict=False)
-    )
+    fits = len(have) <= len(want) and all(a in (1, b) for a, b in zip(reversed(have), reversed(want), strict=False))
     if not fits:
         raise ValueError(f"{name} must be {form}, got {have}")
 
 
 def check_number(name: str, value: Any, *, above: float | None = None, at_least: float | None = None) -> float:
     """Return a Python number as float; raise TypeError for anything else and ValueError outside the range."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, int | float | Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if value != value:
+    number = float(value)
+    if number != number:
         raise ValueError(f"{name} must be a number, got nan")
-    if above is not None and not value > above:
+    if above is not None and not number > above:
         raise ValueError(f"{name} must be > {above:g}, got {value}")
-    if at_least is not None and not value >= at_least:
+    if at_least is not None and not number >= at_least:
         raise ValueError(f"{name} must be >= {at_least:g}, got {value}")
-    return float(value)
+    return number
 
 
 def check_size(size: Any, name: str = "size") -> tuple[int, int]:

@@ -96,7 +96,7 @@ class Skeleton:
         object.__setattr__(self, "free_joints", free)
 
     def _levels(self) -> tuple[tuple[int, ...], ...]:
-        levels = [(self.root,)]
+        levels: list[tuple[int, ...]] = [(self.root,)]
         while level := tuple(j for j, parent in enumerate(self.parents) if parent in levels[-1]):
             levels.append(level)
         return tuple(levels)
@@ -161,8 +161,8 @@ class Skeleton:
     def __contains__(self, name: object) -> bool:
         return name in self.joints or ALIASES.get(str(name)) in self.joints
 
-    def to_file(self, path: str | Path) -> None:
-        """Write this skeleton as JSON."""
+    def to_json(self) -> str:
+        """This skeleton as a JSON text."""
         content = {
             "name": self.name,
             "joints": self.joints,
@@ -171,7 +171,11 @@ class Skeleton:
             "lengths": self.lengths,
             "trunk": None if self.trunk is None else self.trunk._asdict(),
         }
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return json.dumps(content, indent=2) + "\n"
+
+    def to_file(self, path: str | Path) -> None:
+        """Write this skeleton as JSON."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def from_file(cls, path: str | Path) -> Skeleton:
