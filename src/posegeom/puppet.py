@@ -327,8 +327,8 @@ def _listed(name: str, kind: str) -> bool:
 
 
 _TRUNK_JOINTS = frozenset(
-    ("pelvis", "spine", "spine1", "spine2", "spine3", "spine4", "neck", "nose", "head", "head_top", "skull")
-    + tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "shoulder", "clavicle", "collar"))
+    {"pelvis", "spine", "spine1", "spine2", "spine3", "spine4", "neck", "nose", "head", "head_top", "skull"}
+    | {f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "shoulder", "clavicle", "collar")}
 )
 
 
