@@ -536,8 +536,12 @@ def elevation_azimuth_rotation(elevation_own: Tensor, generator: torch.Generator
     variance = ((own - mean) ** 2).sum() / max(count - 1, 1)
     flat = variance == 0  # √ has no derivative there
     deviation = torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt())
-    normal = torch.randn(own.shape, generator=generator, device=own.device, dtype=own.dtype)
-    uniform = torch.rand(own.shape, generator=generator, device=own.device, dtype=own.dtype)
+    # Without a generator, the *_like forms: they are the ones that torch.compile takes with a dynamic shape.
+    if generator is None:
+        normal, uniform = torch.randn_like(own), torch.rand_like(own)
+    else:
+        normal = torch.randn(own.shape, generator=generator, device=own.device, dtype=own.dtype)
+        uniform = torch.rand(own.shape, generator=generator, device=own.device, dtype=own.dtype)
     fresh = -mean + deviation * normal
     azimuth = (2 * uniform - 1) * math.pi
     turned = compose(axis_rotation(azimuth, "y"), axis_rotation(own, "x"))

@@ -425,11 +425,12 @@ def bone_angles(joints: Tensor, skeleton: Skeleton) -> Tensor:
         >>> bone_angles(torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]), arm)
         tensor([0.0000, 1.5708])
     """
-    bones = bone_vectors(joints, skeleton)
+    check_floating("joints", joints)
+    bones = bone_vectors(joints.to(compute_dtype(joints)), skeleton)
     dims = bones.shape[-1]
     if dims not in (2, 3):
         raise ValueError(f"joints must have 2 or 3 coordinates, got {dims}")
-    units = unit_vector(bones.to(compute_dtype(joints)))
+    units = unit_vector(bones)
     bone_of = {child: bone for bone, (_, child) in enumerate(skeleton.bones)}
     hanging = [bone for bone, (parent, _) in enumerate(skeleton.bones) if parent in bone_of]
     angles = list(torch.zeros_like(units[..., 0]).unbind(-1))

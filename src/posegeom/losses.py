@@ -269,12 +269,12 @@ def relative_bone_lengths(joints: Tensor, skeleton: Skeleton) -> Tensor:
         >>> relative_bone_lengths(torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 1.0]]), arm)
         tensor([1.5000, 0.5000])
     """
-    bones = bone_vectors(joints, skeleton)
-    return _relative_lengths(bones).to(joints.dtype)
+    check_floating("joints", joints)
+    return _relative_lengths(joints.to(compute_dtype(joints)), skeleton).to(joints.dtype)
 
 
-def _relative_lengths(bones: Tensor) -> Tensor:
-    lengths = safe_norm(bones.to(compute_dtype(bones)))
+def _relative_lengths(joints: Tensor, skeleton: Skeleton) -> Tensor:
+    lengths = safe_norm(bone_vectors(joints, skeleton))
     return lengths / lengths.mean(-1, keepdim=True).clamp(min=1e-18)
 
 
@@ -308,11 +308,11 @@ def bone_length_nll(
         >>> bone_length_nll(joints, arm, torch.ones(2), std=1.0)  # 2 log √(2π)
         tensor(1.8379)
     """
-    bones = bone_vectors(joints, skeleton)
+    check_floating("joints", joints)
     check_floating("mean", mean)
     check_shape("mean", mean, ("*B", len(skeleton.bones)), f"for skeleton {skeleton.name}")
     check_same_device(joints=joints, mean=mean, std=std)
-    relative = _relative_lengths(bones)
+    relative = _relative_lengths(joints.to(compute_dtype(joints)), skeleton)
     sigma: Tensor | float
     if isinstance(std, Tensor):
         check_floating("std", std)

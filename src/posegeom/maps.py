@@ -22,7 +22,9 @@ from posegeom._checks import (
     check_size,
     compute_dtype,
 )
+from posegeom._dispatch import runs_eagerly_on_cpu
 from posegeom.frames import safe_norm, unit_vector
+from posegeom.kernels.maps_cpu import GaussianMaps
 from posegeom.skeleton import gather_joints
 
 NARROWEST = 1e-3
@@ -75,17 +77,29 @@ def joint_heatmaps(
     p = points.to(compute)
     if hidden is not None:
         p = torch.where(hidden.unsqueeze(-1), 0.0, p)
-    precision = _inverse_width(spread)
     x, y = p.unbind(-1)
-    columns = torch.arange(width, device=p.device, dtype=compute)
-    rows = torch.arange(height, device=p.device, dtype=compute)
-    # exp(−½ (dx² + dy²)/σ²) is an outer product: H + W exponentials a joint instead of H · W.
-    across = torch.exp(-0.5 * ((columns - x.unsqueeze(-1)) * precision) ** 2)
-    down = torch.exp(-0.5 * ((rows - y.unsqueeze(-1)) * precision) ** 2)
-    if weight is not None:
-        down = down * weight.unsqueeze(-1)
-    maps = down.unsqueeze(-1) * across.unsqueeze(-2)
+    precision = _inverse_width(spread)
+    precision = precision.squeeze(-1) if isinstance(precision, Tensor) else x.new_full((), precision)
+    weight = x.new_ones(()) if weight is None else weight
+    x, y, precision, weight = torch.broadcast_tensors(x, y, precision, weight)
+
+    def reference(x: Tensor, y: Tensor, precision: Tensor, weight: Tensor) -> Tensor:
+        return _gaussian_maps(x, y, precision, weight, height, width)
+
+    if runs_eagerly_on_cpu(points, x, y, precision, weight):
+        maps = GaussianMaps.apply(x, y, precision, weight, (height, width), reference)
+    else:
+        maps = reference(x, y, precision, weight)
     return maps.to(points.dtype if dtype is None else dtype)
+
+
+def _gaussian_maps(x: Tensor, y: Tensor, precision: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+    columns = torch.arange(width, device=x.device, dtype=x.dtype)
+    rows = torch.arange(height, device=x.device, dtype=x.dtype)
+    # exp(−½ (dx² + dy²)/σ²) is an outer product: H + W exponentials a joint instead of H · W.
+    across = torch.exp(-0.5 * ((columns - x.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
+    down = torch.exp(-0.5 * ((rows - y.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
+    return (down * weight.unsqueeze(-1)).unsqueeze(-1) * across.unsqueeze(-2)
 
 
 def limb_maps(

@@ -541,9 +541,9 @@ def part_maps(points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale
         torch.Size([12, 64, 64])
     """
     height, width = check_size(size)
-    transforms = part_transforms(points, puppet, width_scale, size)
+    check_floating("points", points)
     compute = compute_dtype(points)
-    affine = transforms.to(compute)[..., None, None]
+    affine = part_transforms(points.to(compute), puppet, width_scale, size)[..., None, None]
     columns = torch.arange(width, device=points.device, dtype=compute)
     rows = torch.arange(height, device=points.device, dtype=compute).unsqueeze(-1)
     x = affine[..., 0, 0, :, :] * columns + affine[..., 0, 1, :, :] * rows + affine[..., 0, 2, :, :]

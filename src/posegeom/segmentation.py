@@ -220,6 +220,14 @@ def puppet_segmentation(
         >>> drawn.maps.shape, drawn.foreground.shape
         (torch.Size([13, 64, 64]), torch.Size([64, 64]))
     """
-    maps = part_maps(points, puppet, size, width_scale)
-    segmentation = depth_aware_segmentation(maps.shape, part_depth(joint_depth, puppet), rule, sharpness)
-    return PuppetSegmentation(segmentation, foreground_map(maps.shape), uncertainty_map(maps.uncertainty))
+    check_floating("points", points)
+    check_floating("joint_depth", joint_depth)
+    compute = compute_dtype(points)
+    maps = part_maps(points.to(compute), puppet, size, width_scale)
+    depth = part_depth(joint_depth.to(compute), puppet)
+    drawn = (
+        depth_aware_segmentation(maps.shape, depth, rule, sharpness),
+        foreground_map(maps.shape),
+        uncertainty_map(maps.uncertainty),
+    )
+    return PuppetSegmentation(*(values.to(points.dtype) for values in drawn))

@@ -1,0 +1,15 @@
+"""What several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def motion_data() -> Path:
+    """The folder with the motion-capture test files (POSEGEOM_DATA, or shared/data beside the repository)."""
+    folder = Path(os.environ.get("POSEGEOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "freefall17.npz").is_file():
+        pytest.skip(f"no motion data in {folder}; set POSEGEOM_DATA to the folder with freefall17.npz")
+    return folder
