@@ -16,7 +16,7 @@ demo: $(STAMP)  ## fit pose and cameras to pictures of real motion, write demo/
 	$(BIN)/posegeom demo --out demo
 
 test: $(STAMP)  ## every test, in parallel
-	$(BIN)/python -m pytest -n auto --dist worksteal tests
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP)  ## formatting, rules, types
 	$(BIN)/ruff format --check .

@@ -143,9 +143,7 @@ CASES = (
         given(normal(B, 13, 3), normal(B), uniform(0.1, 0.5, B, 16)),
         inductor=True,
         degenerate=(
-            Degenerate(
-                "zero directions", (zeros(1, 13, 3), zeros(1), zeros(1, 16) + 0.2), {0: zeros(1, 13, 3)}
-            ),
+            Degenerate("zero directions", (zeros(1, 13, 3), zeros(1), zeros(1, 16) + 0.2), {0: zeros(1, 13, 3)}),
             Degenerate("zero lengths", (zeros(1, 13, 3) + 1, zeros(1), zeros(1, 16)), {0: zeros(1, 13, 3)}),
         ),
     ),
@@ -196,11 +194,7 @@ CASES = (
         lambda p: pg.project(p, CAMERA),
         given(_in_front),
         inductor=True,
-        degenerate=(
-            Degenerate(
-                "on the camera plane", (f64([[[0.0, 0.0, 0.0]]]),), {0: f64([[[1.2e5, 1.2e5, 1.0]]])}
-            ),
-        ),
+        degenerate=(Degenerate("on the camera plane", (f64([[[0.0, 0.0, 0.0]]]),), {0: f64([[[1.2e5, 1.2e5, 1.0]]])}),),
     ),
     OpCase("project with a lens", lambda p: pg.project(p, LENS), given(_in_front)),
     OpCase(
@@ -253,9 +247,7 @@ CASES = (
         lambda p, w, s, v: pg.limb_maps(p, BONES, SIZE, w, s, v),
         given(_points, uniform(1, 2, B, 3), uniform(0.3, 0.6, B, 3), uniform(0.2, 1, B, 4)),
         inductor=True,
-        degenerate=(
-            Degenerate("coincident joints", (COINCIDENT, zeros(3) + 1, zeros(3) + 0.3, zeros(1, 4) + 1)),
-        ),
+        degenerate=(Degenerate("coincident joints", (COINCIDENT, zeros(3) + 1, zeros(3) + 0.3, zeros(1, 4) + 1)),),
     ),
     OpCase(
         "skeleton_image",
@@ -311,9 +303,7 @@ CASES = (
         lambda s, d: pg.depth_aware_segmentation(s, d, rule="paper"),
         given(uniform(0, 1, B, 3, *SIZE), uniform(0.2, 0.4, B, 3)),
     ),
-    OpCase(
-        "hard_segmentation", pg.hard_segmentation, given(uniform(0, 1, B, 4, *SIZE)), differentiable=False
-    ),
+    OpCase("hard_segmentation", pg.hard_segmentation, given(uniform(0, 1, B, 4, *SIZE)), differentiable=False),
     OpCase(
         "puppet_segmentation",
         lambda p, d: pg.puppet_segmentation(p, d, PUPPET, SIZE),
@@ -334,9 +324,7 @@ CASES = (
         degenerate=(Degenerate("empty box", (zeros(1, 2, 5, 6) + 1, zeros(1, 4))),),
     ),
     OpCase("paste border", lambda i, b: pg.paste(i, b, SIZE, "border"), given(normal(B, 2, 5, 6), _boxes)),
-    OpCase(
-        "composite", pg.composite, given(normal(B, 2, *SIZE), uniform(0, 1, B, 1, *SIZE), normal(B, 2, *SIZE))
-    ),
+    OpCase("composite", pg.composite, given(normal(B, 2, *SIZE), uniform(0, 1, B, 1, *SIZE), normal(B, 2, *SIZE))),
     OpCase(
         "distance_similarity_loss",
         lambda a, b, d: pg.distance_similarity_loss(a, b, d, 40.0),
@@ -458,7 +446,9 @@ CASES = (
             Degenerate("one point on one point", (zeros(1, 4, 3), zeros(1, 4, 3))),
         ),
     ),
-    OpCase("pck", lambda p, t: pg.pck(p, t, threshold=1.5), given(_poses(), _poses()), scalar=True, differentiable=False),
+    OpCase(
+        "pck", lambda p, t: pg.pck(p, t, threshold=1.5), given(_poses(), _poses()), scalar=True, differentiable=False
+    ),
     OpCase(
         "auc",
         lambda p, t: pg.auc(p, t, thresholds=(0.5, 1.0, 2.0)),
@@ -499,4 +489,3 @@ CASES = (
         degenerate=(Degenerate("one point", (zeros(1, 17, 3) + 2,)),),
     ),
 )
-

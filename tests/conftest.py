@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# pytest-xdist already keeps every core busy; more threads only get in one another's way.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

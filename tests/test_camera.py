@@ -21,8 +21,6 @@ from posegeom import (
     unproject,
 )
 
-torch.set_num_threads(1)
-
 few = settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 angles = st.floats(-10, 10, allow_nan=False)

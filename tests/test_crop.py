@@ -7,7 +7,6 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from posegeom import composite, crop, paste
 
-torch.set_num_threads(1)
 few = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.tuples(st.integers(1, 24), st.integers(1, 24))

@@ -329,10 +329,6 @@ def test_the_unspoiled_calls_work(entry):
 @pytest.mark.parametrize("entry", SPOILED, ids=[entry[0] for entry in SPOILED])
 def test_a_wrong_argument_is_refused_by_name(entry):
     _, function, arguments, key, kind = entry
-    # FAILS, raw errors of torch or Python that do not name the argument: unproject's depth, soft_argmax's temperature
-    # (a tensor of a wrong shape), bone_length_nll's mean and std (batch, shape), bones that are None, a number or a
-    # list of numbers, mpjpe's root=1.5, auc's thresholds=0.1; and puppet_segmentation says "depth" and "shape" where
-    # joint_depth and points came.
     with pytest.raises((ValueError, TypeError)) as error:
         function(**arguments)
     message = str(error.value)
@@ -357,7 +353,6 @@ def test_every_public_function_is_in_the_table():
 @pytest.mark.parametrize("field", ["focal", "center", "distortion"])
 @pytest.mark.parametrize("fault", ["shape", "device"])
 def test_a_camera_that_does_not_fit_the_points_is_refused_by_its_field(field, fault):
-    # FAILS: bounded_translation looks at the batch of camera.center only; a focal of another batch is torch's error.
     values = {"focal": torch.full((2, 2), 50.0), "center": torch.full((2, 2), 8.0), "distortion": torch.zeros(2, 5)}
     wrong = values[field].to("meta") if fault == "device" else values[field][:1].expand(3, -1)
     camera = PerspectiveCamera(**{**values, field: wrong}, size=(16, 16))
@@ -371,7 +366,6 @@ def test_a_camera_that_does_not_fit_the_points_is_refused_by_its_field(field, fa
 
 
 def test_a_box_that_does_not_fit_the_camera_is_refused():
-    # FAILS: another batch is torch's error; another device is not noticed with number intrinsics.
     camera = PerspectiveCamera(torch.full((3, 2), 50.0), None, (16, 16))
     for box in (torch.ones(2, 4), torch.ones(3, 4, device="meta")):
         with pytest.raises(ValueError, match="box"):

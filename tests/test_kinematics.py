@@ -25,8 +25,6 @@ from posegeom import (
     local_directions,
 )
 
-torch.set_num_threads(1)  # for tensors this small, more threads only wait for one another
-
 PRESETS = (BODY_17, COCO_17, H36M_17, HAND_21, LSP_14, MPI_INF_3DHP_17, MPI_INF_3DHP_28, SMPL_24)
 few = settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**31 - 1)

@@ -21,7 +21,6 @@ from posegeom import (
     temporal_triplet_loss,
 )
 
-torch.set_num_threads(1)
 few = settings(max_examples=50, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from posegeom import BODY_17, joint_heatmaps, limb_maps, skeleton_image, soft_argmax
 
-torch.set_num_threads(1)
 few = settings(max_examples=50, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 SIZE = (12, 17)

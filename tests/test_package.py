@@ -70,7 +70,7 @@ SIGNATURES = {
 
 # One way down: a module imports from lower floors, or from its own floor's modules above it in this list.
 FLOORS = [
-    ["_checks"],
+    ["_checks", "_dispatch"],
     ["skeleton", "presets", "frames"],
     ["kinematics", "camera", "body"],
     ["maps", "puppet", "crop"],

@@ -51,8 +51,8 @@ SEGMENTS = [
 
 
 def mass_center(positions: np.ndarray) -> np.ndarray:
-    shoulders = (joint(positions, "left_shoulder") + joint(positions, "right_shoulder")) / 2
-    center = 0.4346 * (shoulders + 0.4310 * (joint(positions, "pelvis") - shoulders))
+    neck = joint(positions, "neck")
+    center = 0.4346 * (neck + 0.4486 * (joint(positions, "pelvis") - neck))
     for first, second, mass, part in SEGMENTS:
         start = joint(positions, first)
         center = center + mass * (start + part * (joint(positions, second) - start))

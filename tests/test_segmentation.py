@@ -18,7 +18,6 @@ from posegeom import (
     uncertainty_map,
 )
 
-torch.set_num_threads(1)
 few = settings(max_examples=80, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 part_counts = st.integers(2, 24)
@@ -51,10 +50,13 @@ def test_the_occlusion_rule_is_its_formula(count, seed, kappa):
 def test_the_default_sharpness_makes_five_percent_nearer_ten_to_one():
     maps = segment([0.5, 0.5], [1.0, 1.05])
     same = segment([0.5, 0.5], [1.0, 1.05], sharpness=math.log(10) / math.log(1.05))
-    assert torch.equal(maps, same)
+    torch.testing.assert_close(maps, same, rtol=1e-5, atol=1e-5)
+    # A hair sharper, so that the tie of a near part at .55 with a far one at 1 is decided.
+    near, far, _ = segment([0.55, 1.0], [1.0, 1.05])
+    assert near > far
     o = 10 / 11
     expected = np.array([0.5 * (1 - (1 - o) * 0.5), 0.5 * (1 - o * 0.5), 0.25])
-    np.testing.assert_allclose(maps, expected / expected.sum())
+    np.testing.assert_allclose(maps, expected / expected.sum(), rtol=1e-5)
 
 
 @few

@@ -245,8 +245,6 @@ TOY = {"name": "a", "joints": ["r", "s"], "parents": [-1, 0], "mirror": [0, 1]}
     ids=lambda text: text[:60] or "empty",
 )
 def test_broken_files_are_refused_with_the_files_name(text, tmp_path):
-    # FAILS: joints="rs" is read as two joints "r", "s"; parents 0.7 and mirror 1.2 are truncated silently;
-    # deeply nested JSON raises RecursionError.
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"broken\.json"):

@@ -48,7 +48,8 @@ class SegmentTable:
         for segment in self.sided:
             for side in ("left_", "right_"):
                 self._add(share, skeleton, segment, side)
-        return tuple(share)
+        total = sum(share)  # four printed decimals: the women's masses sum to 0.9999
+        return tuple(value / total for value in share)
 
     def _add(self, share: list[float], skeleton: Skeleton, segment: Segment, side: str) -> None:
         for first, second, fraction in segment.ends:
@@ -73,7 +74,7 @@ def _joints(name: str, skeleton: Skeleton) -> tuple[int, ...]:
 
 
 _MIDDLES = {
-    **DERIVED,
+    "pelvis": DERIVED["pelvis"],
     "mid_hip": ("left_hip", "right_hip"),
     "mid_shoulder": ("left_shoulder", "right_shoulder"),
     "mid_ear": ("left_ear", "right_ear"),
@@ -89,7 +90,8 @@ def _table(
     """A table from mass and centre-of-gravity fractions by segment.
 
     Absent hands ride on the wrist and absent feet on the ankle. The head's centre of gravity lies between vertex and
-    C7, for which head_top and neck stand; without a head_top, the middle of the ears or the skull joint has it.
+    C7, for which head_top and neck stand; without a head_top, the middle of the ears or the skull joint has it. The
+    trunk is measured from the neck (at the height of the suprasternal notch) or, without one, from the mid-shoulder.
     """
     f = fractions
     return SegmentTable(
@@ -101,7 +103,11 @@ def _table(
                 masses["head"],
                 (("head_top", "neck", f["head"]), ("mid_ear", "mid_ear", 0.0), ("skull", "skull", 0.0)),
             ),
-            Segment("trunk", masses["trunk"], (("mid_shoulder", "mid_hip", f["trunk"]),)),
+            Segment(
+                "trunk",
+                masses["trunk"],
+                (("neck", "mid_hip", f["trunk"]), ("mid_shoulder", "mid_hip", f["trunk from shoulders"])),
+            ),
         ),
         (
             Segment("upper arm", masses["upper arm"], (("shoulder", "elbow", f["upper arm"]),)),
@@ -116,7 +122,7 @@ def _table(
 
 DE_LEVA_MALE = _table(
     "DE_LEVA_MALE",
-    "de Leva (1996), male; head vertex to C7, trunk mid-shoulder to mid-hip, hand wrist to third metacarpal",
+    "de Leva (1996), male; head vertex to C7, trunk suprasternale to mid-hip, hand wrist to third metacarpal",
     {
         "head": 0.0694,
         "trunk": 0.4346,
@@ -129,7 +135,8 @@ DE_LEVA_MALE = _table(
     },
     {
         "head": 0.5002,
-        "trunk": 0.4310,
+        "trunk": 0.4486,
+        "trunk from shoulders": 0.4310,
         "upper arm": 0.5772,
         "forearm": 0.4574,
         "hand": 0.7900,
@@ -142,7 +149,7 @@ DE_LEVA_MALE = _table(
 
 DE_LEVA_FEMALE = _table(
     "DE_LEVA_FEMALE",
-    "de Leva (1996), female; head vertex to C7, trunk mid-shoulder to mid-hip, hand wrist to third metacarpal",
+    "de Leva (1996), female; head vertex to C7, trunk suprasternale to mid-hip, hand wrist to third metacarpal",
     {
         "head": 0.0668,
         "trunk": 0.4257,
@@ -155,7 +162,8 @@ DE_LEVA_FEMALE = _table(
     },
     {
         "head": 0.4841,
-        "trunk": 0.3782,
+        "trunk": 0.4151,
+        "trunk from shoulders": 0.3782,
         "upper arm": 0.5754,
         "forearm": 0.4559,
         "hand": 0.7474,
@@ -164,7 +172,7 @@ DE_LEVA_FEMALE = _table(
         "foot": 0.4014,
     },
 )
-"""de Leva's adjustments of Zatsiorsky's segment parameters for women; printed masses sum to 0.9999."""
+"""de Leva's adjustments of Zatsiorsky's segment parameters for women."""
 
 DEMPSTER = _table(
     "DEMPSTER",
@@ -182,6 +190,7 @@ DEMPSTER = _table(
     {
         "head": 0.5,
         "trunk": 0.50,
+        "trunk from shoulders": 0.50,
         "upper arm": 0.436,
         "forearm": 0.430,
         "hand": 0.506,
@@ -220,10 +229,9 @@ def center_of_gravity(joints: Tensor, skeleton: Skeleton, table: SegmentTable = 
     check_points("joints", joints, len(skeleton.joints), dims, f"for skeleton {skeleton.name}")
     compute = compute_dtype(joints)
     weights = table.weights(skeleton)
-    total = sum(weights)  # 0.9999 in one printed table
     parts = joints.to(compute).unbind(-2)
     center = torch.zeros_like(parts[0])
     for part, weight in zip(parts, weights, strict=True):
         if weight:
-            center = center + part * (weight / total)
+            center = center + part * weight
     return center.to(joints.dtype)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from posegeom._checks import (
     check_batches,
-    check_broadcast,
     check_floating,
     check_number,
     check_points,
@@ -110,6 +109,11 @@ class PerspectiveCamera:
         if isinstance(box, Tensor):
             check_floating("box", box)
             check_shape("box", box, ("*B", 4))
+            for name in ("focal", "center"):
+                value = getattr(self, name)
+                check_same_device(**{f"camera.{name}": value, "box": box})
+                if isinstance(value, Tensor):
+                    check_batches(**{f"camera.{name}": value.shape[:-1], "box": box.shape[:-1]})
             sx, sy, ux, uy = box.unbind(-1)
         else:
             if len(box) != 4:
@@ -272,7 +276,8 @@ def unproject(pixels: Tensor, depth: Tensor, camera: PerspectiveCamera) -> Tenso
     check_points("pixels", pixels, "J", 2)
     check_floating("depth", depth)
     check_same_device(pixels=pixels, depth=depth)
-    check_broadcast("depth", depth.shape, torch.broadcast_shapes(pixels.shape[:-1], depth.shape), "(*B, J)")
+    check_shape("depth", depth, ("*B", pixels.shape[-2]), "like pixels")
+    check_batches(pixels=pixels.shape[:-2], depth=depth.shape[:-1])
     dtype = compute_dtype(pixels)
     values = _per_point(camera, pixels, dtype)
     fx, fy, cx, cy = values[:4]
@@ -430,10 +435,11 @@ def bounded_translation(raw: Tensor, camera: PerspectiveCamera, radius: float | 
     height, width = camera.size
     sides = zip(_columns(camera.focal), _columns(camera.center), (width, height), strict=True)
     for focal, center, extent in sides:
-        if isinstance(focal, Tensor) or isinstance(center, Tensor):
-            check_batches(raw=raw.shape[:-1], **{"camera.center": getattr(center, "shape", ())})
-            focal = focal.to(dtype) if isinstance(focal, Tensor) else focal
-            center = center.to(dtype) if isinstance(center, Tensor) else center
+        for name, value in (("camera.focal", focal), ("camera.center", center)):
+            if isinstance(value, Tensor):
+                check_batches(**{"raw": raw.shape[:-1], name: value.shape})
+        focal = focal.to(dtype) if isinstance(focal, Tensor) else focal
+        center = center.to(dtype) if isinstance(center, Tensor) else center
         low, high = (center + 0.5) / focal, (extent - 0.5 - center) / focal
         edges.append((low, high, _secant(low), _secant(high)))
     nearest = [rho * (sl + sh) / (low + high) for low, high, sl, sh in edges]
@@ -485,12 +491,7 @@ def lift(points: Tensor, depth_offset: Tensor, base: float = 10.0, floor: float 
     check_points("points", points, "J", 2)
     check_floating("depth_offset", depth_offset)
     check_same_device(points=points, depth_offset=depth_offset)
-    check_broadcast(
-        "depth_offset",
-        depth_offset.shape[-1:],
-        points.shape[-2:-1],
-        f"(*B, {points.shape[-2]}), one depth per point",
-    )
+    check_shape("depth_offset", depth_offset, ("*B", points.shape[-2]), "like points")
     check_batches(points=points.shape[:-2], depth_offset=depth_offset.shape[:-1])
     dtype = compute_dtype(points)
     z = (depth_offset.to(dtype) + check_number("base", base)).clamp(min=check_number("floor", floor))

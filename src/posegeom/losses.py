@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from posegeom._checks import (
+    check_batches,
     check_broadcast,
     check_choice,
     check_floating,
@@ -100,6 +101,8 @@ def distance_similarity_loss(
     check_same_shape(a=a, b=b)
     if not isinstance(frame_distance, Tensor):
         raise TypeError(f"frame_distance must be a torch.Tensor, got {type(frame_distance).__name__}")
+    if frame_distance.dtype == torch.bool:
+        raise TypeError("frame_distance must be a number of frames, got dtype torch.bool")
     check_same_device(a=a, frame_distance=frame_distance)
     check_broadcast("frame_distance", frame_distance.shape, a.shape[:-1], f"(*B,) = {tuple(a.shape[:-1])}")
     limit = check_number("max_distance", max_distance, above=0)
@@ -310,12 +313,15 @@ def bone_length_nll(
     """
     check_floating("joints", joints)
     check_floating("mean", mean)
-    check_shape("mean", mean, ("*B", len(skeleton.bones)), f"for skeleton {skeleton.name}")
+    for name, value in (("mean", mean), ("std", std)):
+        if isinstance(value, Tensor):
+            check_floating(name, value)
+            check_shape(name, value, ("*B", len(skeleton.bones)), f"for skeleton {skeleton.name}")
+            check_batches(**{"joints": joints.shape[:-2], name: value.shape[:-1]})
     check_same_device(joints=joints, mean=mean, std=std)
     relative = _relative_lengths(joints.to(compute_dtype(joints)), skeleton)
     sigma: Tensor | float
     if isinstance(std, Tensor):
-        check_floating("std", std)
         sigma = std.to(relative.dtype)
         log_sigma: Tensor | float = sigma.log()
     else:

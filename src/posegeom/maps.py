@@ -87,7 +87,7 @@ def joint_heatmaps(
         return _gaussian_maps(x, y, precision, weight, height, width)
 
     if runs_eagerly_on_cpu(points, x, y, precision, weight):
-        maps = GaussianMaps.apply(x, y, precision, weight, (height, width), reference)
+        maps: Tensor = GaussianMaps.apply(x, y, precision, weight, (height, width), reference)
     else:
         maps = reference(x, y, precision, weight)
     return maps.to(points.dtype if dtype is None else dtype)
@@ -253,8 +253,9 @@ def soft_argmax(heatmaps: Tensor, temperature: float | Tensor = 1.0, marginal: b
 
     Args:
         heatmaps: (*B, J, H, W), any range.
-        temperature: T > 0. A heatmap within [0, 1] needs a small one (0.01 to 0.1), or the many background
-            pixels outweigh the peak and pull the point to the image's middle.
+        temperature: T > 0, a number, or a tensor () or (*B, J) whose values are not looked at. A heatmap within
+            [0, 1] needs a small one (0.01 to 0.1), or the many background pixels outweigh the peak and pull the point
+            to the image's middle.
         marginal: take the softmax of the two averaged profiles (001's regressor).
 
     Returns:
@@ -281,7 +282,8 @@ def soft_argmax(heatmaps: Tensor, temperature: float | Tensor = 1.0, marginal: b
     if isinstance(temperature, Tensor):
         check_floating("temperature", temperature)
         check_same_device(heatmaps=heatmaps, temperature=temperature)
-        scale: Tensor | float = temperature.to(compute)
+        check_batches(heatmaps=heatmaps.shape[:-2], temperature=temperature.shape)
+        scale: Tensor | float = temperature.to(compute)[..., None, None]
     else:
         scale = check_number("temperature", temperature, above=0)
     columns = torch.arange(width, device=heatmaps.device, dtype=compute)
@@ -298,17 +300,18 @@ def soft_argmax(heatmaps: Tensor, temperature: float | Tensor = 1.0, marginal: b
 
 def check_bones(bones: Bones, joints: int) -> tuple[tuple[int, int], ...]:
     """The bones as a tuple of int pairs; raise where they are none, no pairs, or name a joint that is not there."""
-    if isinstance(bones, Tensor):
-        raise TypeError("bones must be a sequence of (parent, child) pairs of ints, got a tensor; pass bones.tolist()")
-    pairs = tuple(tuple(bone) for bone in bones)
-    if not pairs:
+    if not isinstance(bones, Sequence):
+        raise TypeError(f"bones must be a sequence of (parent, child) pairs of ints, got {type(bones).__name__}")
+    if not bones:
         raise ValueError("bones must hold at least one (parent, child) pair, got none")
-    for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(joint, int) for joint in pair):
-            raise ValueError(f"bones must be (parent, child) pairs of ints, got {pair}")
-        if not all(0 <= joint < joints for joint in pair):
-            raise ValueError(f"bones must name joints in 0..{joints - 1}, got {pair}")
-    return pairs  # type: ignore[return-value]
+    pairs = []
+    for bone in bones:
+        if not isinstance(bone, Sequence) or len(bone) != 2 or not all(isinstance(joint, int) for joint in bone):
+            raise ValueError(f"bones must be (parent, child) pairs of ints, got {bone!r}")
+        if not all(0 <= joint < joints for joint in bone):
+            raise ValueError(f"bones must name joints in 0..{joints - 1}, got {tuple(bone)}")
+        pairs.append((bone[0], bone[1]))
+    return tuple(pairs)
 
 
 def _per_item(name: str, value: float | Tensor, points: Tensor, count: int, dtype: torch.dtype) -> float | Tensor:

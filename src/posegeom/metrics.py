@@ -49,8 +49,8 @@ def _check_poses(prediction: Tensor, target: Tensor, mask: Tensor | None, root: 
         if not isinstance(mask, Tensor):
             raise TypeError(f"mask must be a bool or floating-point torch.Tensor, got {type(mask).__name__}")
         check_broadcast("mask", mask.shape, prediction.shape[:-1], f"(*B, J) = {tuple(prediction.shape[:-1])}")
-    if root is not None and not 0 <= root < joints:
-        raise ValueError(f"root must be a joint number in 0..{joints - 1}, got {root}")
+    if root is not None and not (isinstance(root, int) and 0 <= root < joints):
+        raise ValueError(f"root must be a joint number in 0..{joints - 1}, got {root!r}")
 
 
 def _pair(prediction: Tensor, target: Tensor, root: int | None) -> tuple[Tensor, Tensor]:
@@ -62,6 +62,13 @@ def _pair(prediction: Tensor, target: Tensor, root: int | None) -> tuple[Tensor,
     return p, t
 
 
+def _errors(difference: Tensor, mask: Tensor | None) -> Tensor:
+    """Lengths of the differences; a masked one counts as 0 before anything is computed, so that it may be NaN."""
+    if mask is not None:
+        difference = torch.where((mask == 0).expand(difference.shape[:-1]).unsqueeze(-1), 0.0, difference)
+    return safe_norm(difference)
+
+
 def _reduce(values: Tensor, mask: Tensor | None, reduction: str, dtype: torch.dtype) -> Tensor:
     """Masked mean or sum over everything, or the values with masked ones at 0; the mean over nothing is 0."""
     check_choice("reduction", reduction, REDUCTIONS)
@@ -70,8 +77,7 @@ def _reduce(values: Tensor, mask: Tensor | None, reduction: str, dtype: torch.dt
         total, count = values.sum(), max(values.numel(), 1)
     else:
         weight = mask.to(values.dtype).expand(values.shape)
-        # A joint that is not there may be NaN in the target.
-        values = torch.where(weight == 0, 0.0, values) * weight
+        values = values * weight
         total, count = values.sum(), weight.sum().clamp(min=1e-18)
     if reduction == "none":
         return values.to(dtype)
@@ -114,7 +120,7 @@ def mpjpe(
     """
     _check_poses(prediction, target, mask, root)
     p, t = _pair(prediction, target, root)
-    return _reduce(safe_norm(p - t), mask, reduction, prediction.dtype)
+    return _reduce(_errors(p - t, mask), mask, reduction, prediction.dtype)
 
 
 def n_mpjpe(
@@ -129,7 +135,7 @@ def n_mpjpe(
     Args:
         prediction: (*B, J, D).
         target: (*B, J, D).
-        mask: as in `mpjpe`; the scale uses all joints, the mask only the mean.
+        mask: (*B, J), bool or weights, of the joints in the mean. The scale uses all joints: all must be finite.
         root: as in `mpjpe`; published numbers are root-centred.
         reduction: as in `mpjpe`.
 
@@ -153,7 +159,7 @@ def n_mpjpe(
     _check_poses(prediction, target, mask, root)
     p, t = _pair(prediction, target, root)
     scale = (p * t).sum((-2, -1), keepdim=True) / (p * p).sum((-2, -1), keepdim=True).clamp(min=1e-18)
-    return _reduce(safe_norm(scale * p - t), mask, reduction, prediction.dtype)
+    return _reduce(_errors(scale * p - t, mask), mask, reduction, prediction.dtype)
 
 
 def p_mpjpe(
@@ -169,7 +175,7 @@ def p_mpjpe(
     Args:
         prediction: (*B, J, 3).
         target: (*B, J, 3).
-        mask: as in `mpjpe`; the alignment uses all joints, the mask only the mean.
+        mask: (*B, J), bool or weights, of the joints in the mean. The alignment uses all joints: all must be finite.
         root: accepted like elsewhere; an alignment makes it irrelevant.
         reduction: as in `mpjpe`.
         allow_reflection: also allow mirrored poses, as some public code does. A depth-mirrored pose then scores 0.
@@ -192,7 +198,7 @@ def p_mpjpe(
     _check_poses(prediction, target, mask, root)
     p, t = _pair(prediction, target, root)
     aligned = procrustes_align(p, t, allow_reflection).aligned
-    return _reduce(safe_norm(aligned - t), mask, reduction, prediction.dtype)
+    return _reduce(_errors(aligned - t, mask), mask, reduction, prediction.dtype)
 
 
 def mpjve(
@@ -228,11 +234,11 @@ def mpjve(
     check_shape("prediction", prediction, ("*B", "T", "J", "D"))
     p, t = _pair(prediction, target, root)
     difference = p - t
-    speed = safe_norm(difference[..., 1:, :, :] - difference[..., :-1, :, :])
     weight = None
     if mask is not None:
-        full = mask.to(speed.dtype).expand(prediction.shape[:-1])
+        full = mask.to(difference.dtype).expand(prediction.shape[:-1])
         weight = torch.minimum(full[..., 1:, :], full[..., :-1, :])
+    speed = _errors(difference[..., 1:, :, :] - difference[..., :-1, :, :], weight)
     return _reduce(speed, weight, reduction, prediction.dtype)
 
 
@@ -299,7 +305,7 @@ def _nearest_rotation(matrix: Tensor, allow_reflection: bool) -> Tensor:
     nothing but rounding, and n steps carry derivatives up to order n exactly: plain arithmetic that vmap, forward
     mode, double backward and the compiler all see through.
     """
-    fixed = matrix.detach()
+    fixed = matrix.detach().nan_to_num(posinf=0.0, neginf=0.0)  # NaN comes out as NaN below, not as a failed SVD
     size = fixed.abs().amax((-2, -1), keepdim=True)
     size = torch.where(size < 1e-30, 1.0, size)
     left, values, right_t = torch.linalg.svd(fixed / size)
@@ -355,11 +361,11 @@ def _distances(
     p, t = _pair(prediction, target, root)
     weight = torch.ones_like(p[..., 0]) if mask is None else mask.to(p.dtype).expand(p.shape[:-1])
     if joints is not None:
-        if len(joints) == 0 or not all(0 <= joint < p.shape[-2] for joint in joints):
-            raise ValueError(f"joints must be joint numbers in 0..{p.shape[-2] - 1}, at least one, got {list(joints)}")
+        if isinstance(joints, int) or len(joints) == 0 or not all(0 <= joint < p.shape[-2] for joint in joints):
+            raise ValueError(f"joints must be joint numbers in 0..{p.shape[-2] - 1}, at least one, got {joints!r}")
         p, t = gather_joints(p, joints), gather_joints(t, joints)
         weight = gather_joints(weight.unsqueeze(-1), joints).squeeze(-1)
-    return safe_norm(p - t), weight
+    return _errors(p - t, weight), weight
 
 
 def pck(
@@ -432,9 +438,9 @@ def auc(
         >>> auc(torch.zeros(1, 17, 3), torch.zeros(1, 17, 3))
         tensor(0.9677)
     """
+    if not isinstance(thresholds, Sequence) or len(thresholds) == 0:
+        raise ValueError(f"thresholds must be a sequence of at least one number, got {thresholds!r}")
     limits = [check_number("thresholds", limit, at_least=0) for limit in thresholds]
-    if not limits:
-        raise ValueError("thresholds must hold at least one number, got none")
     distance, weight = _distances(prediction, target, mask, root, joints)
     scores = [_reduce((distance < limit).to(weight.dtype), weight, "mean", prediction.dtype) for limit in limits]
     return torch.stack(scores).mean()

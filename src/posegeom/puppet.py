@@ -426,7 +426,9 @@ def part_transforms(
         TypeError, ValueError: a wrong dtype, shape, device or range.
 
     Degenerate cases: a limb of length zero has θ = 0 and shrinks to a line of 1e-3 px; gradients stay finite. A torso
-    in exact profile counts as seen from the front.
+    in exact profile counts as seen from the front. Both anchors of a limb land on its joints to 1e-3 px; in float32
+    that holds for puppets whose parts lie along X (capsules), and for slanted ones for limbs longer than about 2 px:
+    below, the third column is too large to be exact (`part_maps` does without it).
 
     Source: 004 §1 with the order of its factors mended: as printed, anchors land 31 px off (docs/notes).
 
@@ -435,6 +437,18 @@ def part_transforms(
         >>> from posegeom import BODY_17, Puppet, part_transforms
         >>> part_transforms(torch.rand(4, 17, 2) * 63, Puppet.capsules(BODY_17, (64, 64))).shape
         torch.Size([4, 12, 2, 3])
+    """
+    linear, mu, bar = _part_affines(points, puppet, width_scale, size)
+    shift = bar - linear[..., 0] * mu[..., 0:1] - linear[..., 1] * mu[..., 1:2]
+    return torch.cat((linear, shift.unsqueeze(-1)), dim=-1).to(points.dtype)
+
+
+def _part_affines(
+    points: Tensor, puppet: Puppet, width_scale: float | Tensor, size: tuple[int, int] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A (*B, L, 2, 2), μ (*B, L, 2) and r̄ (L, 2) of u = A (u′ − μ) + r̄, in the computing dtype.
+
+    Apart, they keep their precision where the sum r̄ − A μ has none: for a limb of almost no length, A is huge.
     """
     check_points("points", points, len(puppet.skeleton.joints), 2, f"for skeleton {puppet.skeleton.name}")
     check_same_device(points=points, **{"puppet.shape": puppet.shape})
@@ -478,12 +492,9 @@ def part_transforms(
         sin_r * xx + cos_r * yx,
         sin_r * xy + cos_r * yy,
     ]
-    mu_x, mu_y = ((q_start + q_end) / 2).unbind(-1)
-    bar_x, bar_y = ((r_start + r_end) / 2).unbind(-1)
-    top = (rows[0], rows[1], bar_x - rows[0] * mu_x - rows[1] * mu_y)
-    bottom = (rows[2], rows[3], bar_y - rows[2] * mu_x - rows[3] * mu_y)
-    matrix = torch.stack(torch.broadcast_tensors(*top, *bottom), dim=-1)
-    return matrix.reshape(*matrix.shape[:-1], 2, 3).to(points.dtype)
+    matrix = torch.stack(torch.broadcast_tensors(*rows), dim=-1)
+    mu = ((q_start + q_end) / 2).expand(*matrix.shape[:-1], 2)
+    return matrix.reshape(*matrix.shape[:-1], 2, 2), mu, (r_start + r_end) / 2
 
 
 def _part_axes(points: Tensor, puppet: Puppet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -543,11 +554,12 @@ def part_maps(points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale
     height, width = check_size(size)
     check_floating("points", points)
     compute = compute_dtype(points)
-    affine = part_transforms(points.to(compute), puppet, width_scale, size)[..., None, None]
-    columns = torch.arange(width, device=points.device, dtype=compute)
-    rows = torch.arange(height, device=points.device, dtype=compute).unsqueeze(-1)
-    x = affine[..., 0, 0, :, :] * columns + affine[..., 0, 1, :, :] * rows + affine[..., 0, 2, :, :]
-    y = affine[..., 1, 0, :, :] * columns + affine[..., 1, 1, :, :] * rows + affine[..., 1, 2, :, :]
+    linear, mu, bar = _part_affines(points, puppet, width_scale, size)
+    linear, mu, bar = linear[..., None, None], mu[..., None, None], bar[..., None, None]
+    columns = torch.arange(width, device=points.device, dtype=compute) - mu[..., 0, :, :]
+    rows = torch.arange(height, device=points.device, dtype=compute).unsqueeze(-1) - mu[..., 1, :, :]
+    x = linear[..., 0, 0, :, :] * columns + linear[..., 0, 1, :, :] * rows + bar[..., 0, :, :]
+    y = linear[..., 1, 0, :, :] * columns + linear[..., 1, 1, :, :] * rows + bar[..., 1, :, :]
     template = torch.stack((puppet.shape, puppet.uncertainty), dim=-1).to(compute)
     sampled = _sample(template, x, y).to(points.dtype)
     return PartMaps(sampled[..., 0], sampled[..., 1])

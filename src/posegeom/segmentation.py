@@ -22,8 +22,9 @@ from posegeom.puppet import Puppet, foreground_map, part_maps, uncertainty_map
 NEAREST = 1e-3
 """Depths (metres) below this count as this."""
 
-SHARPNESS = math.log(10) / math.log(1.05)
-"""A part 5 % nearer hides the other ten times more than it is hidden."""
+SHARPNESS = math.log(10) / math.log(1.05) * (1 + 1e-5)
+"""A part 5 % nearer hides the other ten times more than it is hidden; a hair more than ln 10 / ln 1.05, so that a near
+part of strength .55 wins at a depth ratio of 1.05 itself, where the two are equal but for rounding."""
 
 RULES = ("occlusion", "paper")
 
@@ -84,7 +85,7 @@ def depth_aware_segmentation(
         o_lk = σ(κ ln(d_l/d_k))    how much part k hides part l,
         s_l = φ_l Π_{k≠l} (1 − o_lk φ_k),   s_bg = Π_k (1 − φ_k),   maps = s / Σ s.
 
-    A lone part wins, an empty pixel is background, a near part with φ > .55 beats a far one with φ = 1 from a
+    A lone part wins, an empty pixel is background, a near part with φ ≥ .55 beats a far one with φ = 1 from a
     depth ratio of 1.05 on, and any number of parts at equal depth is never background (L up to 24, tested).
 
     rule="paper", 000 §3.1 a to c literally:
@@ -222,6 +223,8 @@ def puppet_segmentation(
     """
     check_floating("points", points)
     check_floating("joint_depth", joint_depth)
+    check_same_device(points=points, joint_depth=joint_depth)
+    check_batches(points=points.shape[:-2], joint_depth=joint_depth.shape[:-1])
     compute = compute_dtype(points)
     maps = part_maps(points.to(compute), puppet, size, width_scale)
     depth = part_depth(joint_depth.to(compute), puppet)

@@ -192,7 +192,10 @@ class Skeleton:
     @classmethod
     def from_json(cls, text: str) -> Skeleton:
         """The skeleton that a JSON text describes (see `to_file`)."""
-        content = json.loads(text)
+        try:
+            content = json.loads(text)
+        except RecursionError:
+            raise ValueError("a skeleton file is not nested, got a deep nest of brackets") from None
         if not isinstance(content, dict):
             raise ValueError(f"a skeleton file holds one JSON object, got {type(content).__name__}")
         known = {"name", "joints", "parents", "mirror", "lengths", "trunk"}
@@ -202,6 +205,11 @@ class Skeleton:
                 f"a skeleton file needs name, joints, parents, mirror and may have lengths, trunk; "
                 f"missing: {sorted(missing) or 'nothing'}, unknown: {sorted(content.keys() - known) or 'nothing'}"
             )
+        _check_list("joints", content["joints"], str)
+        _check_list("parents", content["parents"], int)
+        _check_list("mirror", content["mirror"], int)
+        if content.get("lengths") is not None:
+            _check_list("lengths", content["lengths"], (int, float))
         try:
             trunk = content.get("trunk")
             return cls(
@@ -214,6 +222,12 @@ class Skeleton:
             )
         except TypeError as error:
             raise ValueError(f"a skeleton field has the wrong type: {error}") from error
+
+
+def _check_list(name: str, values: object, kinds: type | tuple[type, ...]) -> None:
+    if not isinstance(values, list) or not all(isinstance(v, kinds) and not isinstance(v, bool) for v in values):
+        kind = "names" if kinds is str else "whole numbers" if kinds is int else "numbers"
+        raise ValueError(f"{name} must be a list of {kind}, got {str(values)[:60]}")
 
 
 def gather_joints(points: Tensor, indices: Sequence[int]) -> Tensor:

@@ -139,7 +139,7 @@ def run_demo(options: DemoOptions) -> dict[str, object]:
     studio = Studio(BODY_17, PerspectiveCamera(FOCAL * SIZE, None, (SIZE, SIZE)))
     motion, source = load_motion(options)
     truth = make_scene(motion, options, studio)
-    peaks, depth = studio.look(truth)
+    peaks, _ = studio.look(truth)
     # A folder that cannot be written should say so before a minute of work, not after it.
     options.out.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]posegeom demo[/bold]  {source}")
@@ -152,7 +152,12 @@ def run_demo(options: DemoOptions) -> dict[str, object]:
     start = random_guess(1, options.frames, options.views, torch.Generator().manual_seed(options.seed + 1000))
     redraw = options.noise and options.views > 1
     total = recipe.heatmap_steps * (2 if redraw else 1) + (recipe.redraw_steps if redraw else 0)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("heatmaps", total=total)
 
@@ -160,7 +165,7 @@ def run_demo(options: DemoOptions) -> dict[str, object]:
             bar.advance(task, steps)
 
         alternatives = 1 if options.views > 1 else 4
-        fitted, loss = fit_heatmaps(peaks, studio, recipe, generator, advance, alternatives)
+        fitted, _ = fit_heatmaps(peaks, studio, recipe, generator, advance, alternatives)
         rough = repaired = None
         if redraw:
             bar.update(task, description="noisy heatmaps")
@@ -209,11 +214,19 @@ def _print_scores(console: object, title: str, *columns: tuple[str, Scores]) -> 
         table.add_column(f"{name}\nP-MPJPE mm", justify="right")
         table.add_column("\n2D px", justify="right")
     for frame in range(len(columns[0][1].pose)):
-        cells = [f"{values[frame]:.1f}" if k == 0 else f"{values[frame]:.2f}" for _, s in columns for k, values in enumerate((s.pose, s.pixels))]
+        cells = [
+            f"{values[frame]:.1f}" if k == 0 else f"{values[frame]:.2f}"
+            for _, s in columns
+            for k, values in enumerate((s.pose, s.pixels))
+        ]
         table.add_row(str(frame), *cells)
     table.add_section()
     for name, pick in (("median", np.median), ("worst", np.max)):
-        cells = [f"{pick(values):.1f}" if k == 0 else f"{pick(values):.2f}" for _, s in columns for k, values in enumerate((s.pose, s.pixels))]
+        cells = [
+            f"{pick(values):.1f}" if k == 0 else f"{pick(values):.2f}"
+            for _, s in columns
+            for k, values in enumerate((s.pose, s.pixels))
+        ]
         table.add_row(name, *cells)
     console.print(table)  # type: ignore[attr-defined]
 
@@ -223,12 +236,14 @@ def _print_ambiguity(console: object, fitted: Guess, truth: Scene, studio: Studi
     scene = fitted.scene(studio)
     pixels = (studio.look(scene)[0] - studio.look(truth)[0]).norm(dim=-1).mean((-1, -2))
     explained = (pixels < 1.0).sum(0)
-    apart = p_mpjpe(scene.joints.unsqueeze(0), scene.joints.unsqueeze(1).expand(-1, *scene.joints.shape), reduction="none")
+    apart = p_mpjpe(
+        scene.joints.unsqueeze(0), scene.joints.unsqueeze(1).expand(-1, *scene.joints.shape), reduction="none"
+    )
     widest = apart.mean(-1).amax((0, 1)) * 1000
     console.print(  # type: ignore[attr-defined]
-        f"One view cannot tell a limb bent towards the camera from one bent away: with n limbs, up to 2^n poses share a "
-        f"picture.\nOf {len(pixels)} poses kept per frame, {explained.float().mean():.1f} on average are within 1 px of "
-        f"every joint seen, yet up to {widest.median():.0f} mm (median over frames) apart from one another in 3D.\n"
+        f"One view cannot tell a limb bent towards the camera from one bent away: with n limbs, up to 2^n poses "
+        f"share a picture.\nOf {len(pixels)} poses kept per frame, {explained.float().mean():.1f} on average are "
+        f"within 1 px of the picture, yet up to {widest.median():.0f} mm (median over frames) apart in 3D.\n"
         "Which one is right the picture does not say; a second view does (--views 2)."
     )
 
@@ -247,7 +262,15 @@ def _write_panel(path: Path, truth: Scene, start: Guess, fitted: Guess, after: S
     heights = [1.0] * rows + [1.45]
     figure = plt.figure(figsize=(1.45 * frames + 0.9, 1.45 * sum(heights)))
     grid = figure.add_gridspec(
-        rows + 1, frames, height_ratios=heights, hspace=0.05, wspace=0.05, left=0.075, right=0.995, top=0.975, bottom=0.025
+        rows + 1,
+        frames,
+        height_ratios=heights,
+        hspace=0.05,
+        wspace=0.05,
+        left=0.075,
+        right=0.995,
+        top=0.975,
+        bottom=0.025,
     )
     for view in range(views):
         for k, (name, pictures) in enumerate(drawn.items()):
@@ -268,7 +291,9 @@ def _write_panel(path: Path, truth: Scene, start: Guess, fitted: Guess, after: S
         plot_skeleton(axes, beside[0], studio.skeleton, TRUTH)
         plot_skeleton(axes, beside[1], studio.skeleton, FITTED)
         frame_skeletons(axes, beside)
-        axes.text2D(0.5, 0.99, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="top")
+        axes.text2D(
+            0.5, 0.99, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="top"
+        )
     caption = "3D poses side by side, with P-MPJPE: truth grey, fitted red (after similarity alignment)"
     figure.text(0.535, 0.006, caption, fontsize=9, ha="center")
     figure.savefig(path, dpi=110)

@@ -19,7 +19,7 @@ LEFT, RIGHT, MIDDLE = "#2a9d8f", "#e07a2f", "#4a5568"
 
 
 def part_colors(puppet: Puppet) -> Tensor:
-    """(L + 1, 3) RGB in [0, 1]: the left side in greens, the right side in oranges, the middle in blues, black behind."""
+    """(L + 1, 3) RGB in [0, 1]: left parts in greens, right ones in oranges, middle ones in blues, black behind."""
     hues = {"left": 0.45, "right": 0.06, "middle": 0.60}
     colors = []
     seen = dict.fromkeys(hues, 0)

@@ -9,7 +9,7 @@ copies) and goes from wide blobs on small pictures to narrow ones on large pictu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -142,7 +142,7 @@ class Guess:
             return values.gather(0, index)
 
         path = tuple(Scene(*map(chosen, scene)) for scene in self.path)
-        return Guess(*map(chosen, self.values), path)
+        return _guess(map(chosen, self.values), path)
 
     def joined(self, other: Guess) -> Guess:
         """These candidates and others."""
@@ -150,7 +150,7 @@ class Guess:
             Scene(*(torch.cat(pair) for pair in zip(mine, theirs, strict=True)))
             for mine, theirs in zip(self.path, other.path, strict=True)
         )
-        return Guess(*(torch.cat(pair) for pair in zip(self.values, other.values, strict=True)), path)
+        return _guess((torch.cat(pair) for pair in zip(self.values, other.values, strict=True)), path)
 
     def mirrored(self, studio: Studio) -> Guess:
         """The depth-mirrored twins, which look the same from far away.
@@ -179,7 +179,12 @@ class Guess:
             repeated(values) + size * torch.randn(repeated(values).shape, generator=generator)
             for values, size in zip(units, jolts, strict=True)
         ]
-        return Guess(*moved, tuple(Scene(*map(repeated, scene)) for scene in self.path))
+        return _guess(moved, tuple(Scene(*map(repeated, scene)) for scene in self.path))
+
+
+def _guess(values: Iterable[Tensor], path: tuple[Scene, ...] = ()) -> Guess:
+    directions, hip_angle, axes, shift = values
+    return Guess(directions, hip_angle, axes, shift, path)
 
 
 def random_guess(candidates: int, frames: int, views: int, generator: torch.Generator) -> Guess:
@@ -285,26 +290,24 @@ def descend(
     """
     values = [value.detach().clone().requires_grad_() for value in guess.values]
     speeds = (1.0, 1.0, 1.0, 2.0)  # translations are in units of half an image
-    optimizer = torch.optim.Adam(
-        [{"params": [value], "lr": 0.0} for value in values], lr=stage.rate, betas=(0.9, 0.95)
-    )
+    optimizer = torch.optim.Adam([{"params": [value], "lr": 0.0} for value in values], lr=stage.rate, betas=(0.9, 0.95))
     path = list(guess.path)
     every = max(stage.steps // snapshots, 1) if snapshots else stage.steps + 1
-    values_now = torch.empty(0)
+    losses = torch.empty(0)
     for step in range(stage.steps):
         rate = stage.rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / stage.steps)))
         for group, speed in zip(optimizer.param_groups, speeds, strict=True):
             group["lr"] = rate * speed
-        scene = Guess(*values).scene(studio)
+        scene = _guess(values).scene(studio)
         if step % every == 0 and snapshots:
             path.append(Scene(*(part.detach() for part in scene)))
-        values_now = loss(*studio.look(scene, stage.size))
+        losses = loss(*studio.look(scene, stage.size))
         optimizer.zero_grad()
-        values_now.sum().backward()
+        losses.sum().backward()
         optimizer.step()
         if progress is not None:
             progress(1)
-    return Guess(*(value.detach() for value in values), tuple(path)), values_now.detach()
+    return _guess((value.detach() for value in values), tuple(path)), losses.detach()
 
 
 def fit_heatmaps(
