@@ -13,7 +13,7 @@ import posegeom
 from tests.cases import CASES, Inputs, OpCase, outputs
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-FAST_ON_CPU = ("joint_heatmaps",)
+FAST_ON_CPU = ("joint_heatmaps", "limb_maps", "skeleton_image", "skeleton_image power 1, weighted")
 
 differentiable = pytest.mark.parametrize("case", [case for case in CASES if case.differentiable], ids=str)
 

@@ -24,7 +24,7 @@ from posegeom._checks import (
 )
 from posegeom._dispatch import runs_eagerly_on_cpu
 from posegeom.frames import safe_norm, unit_vector
-from posegeom.kernels.maps_cpu import GaussianMaps
+from posegeom.kernels.maps_cpu import GaussianMaps, LimbGaussians, StickFigure
 from posegeom.skeleton import gather_joints
 
 NARROWEST = 1e-3
@@ -153,16 +153,30 @@ def limb_maps(
     vector = end - start
     length = safe_norm(vector, keepdim=True)
     direction = unit_vector(vector, zero_to_x=True)
-    middle = (start + end) / 2
-    cos, sin = (part[..., None, None] for part in direction.unbind(-1))
-    dx, dy = _offsets(middle, height, columns)
-    along = (cos * dx + sin * dy) * (1 / (relative * length).clamp(min=NARROWEST)).unsqueeze(-1)
+    cos, sin = direction.unbind(-1)
+    x, y = ((start + end) / 2).unbind(-1)
+    along = 1 / (relative * length).clamp(min=NARROWEST).squeeze(-1)
     slimness = _inverse_width(thickness)
-    across = (cos * dy - sin * dx) * (slimness.unsqueeze(-1) if isinstance(slimness, Tensor) else slimness)
-    maps = torch.exp(-0.5 * (along * along + across * across))
-    if weight is not None:
-        maps = maps * weight[..., None, None]
+    across = slimness.squeeze(-1) if isinstance(slimness, Tensor) else x.new_full((), slimness)
+    weight = x.new_ones(()) if weight is None else weight
+    values = torch.broadcast_tensors(x, y, cos, sin, along, across, weight)
+
+    def reference(*values: Tensor) -> Tensor:
+        return _limb_gaussians(values, height, columns)
+
+    if runs_eagerly_on_cpu(points, *values):
+        maps: Tensor = LimbGaussians.apply(*values, (height, columns), reference)
+    else:
+        maps = reference(*values)
     return maps.to(points.dtype if dtype is None else dtype)
+
+
+def _limb_gaussians(values: Sequence[Tensor], height: int, columns: int) -> Tensor:
+    x, y, cos, sin, along, across, weight = values
+    dx, dy = _offsets(torch.stack((x, y), dim=-1), height, columns)
+    cos, sin, along, across = (value[..., None, None] for value in (cos, sin, along, across))
+    forward, sideways = (cos * dx + sin * dy) * along, (cos * dy - sin * dx) * across
+    return torch.exp(-0.5 * (forward * forward + sideways * sideways)) * weight[..., None, None]
 
 
 def skeleton_image(
@@ -214,12 +228,28 @@ def skeleton_image(
     check_choice("power", power, (1, 2))
     compute = compute_dtype(points)
     start, end, weight = _bone_ends(points, pairs, visible, compute)
+    if weight is not None:
+        batch = torch.broadcast_shapes(start.shape[:-1], weight.shape)
+        start, end, weight = start.expand(*batch, 2), end.expand(*batch, 2), weight.expand(batch)
+
+    def reference(start: Tensor, end: Tensor, weight: Tensor | None) -> Tensor:
+        return _stick_figure(start, end, weight, height, width, gamma, power)
+
+    if runs_eagerly_on_cpu(points, start, end, weight):
+        fade = (float(gamma), power)
+        image: Tensor = StickFigure.apply(start, end, weight, (height, width), fade, SHORT, reference)
+    else:
+        image = reference(start, end, weight)
+    return image.to(points.dtype if dtype is None else dtype)
+
+
+def _stick_figure(
+    start: Tensor, end: Tensor, weight: Tensor | None, height: int, width: int, gamma: float, power: int
+) -> Tensor:
     squared = _segment_distance_squared(start, end, height, width)
     if weight is None:
-        image = _fade(squared.amin(-3), gamma, power)
-    else:
-        image = (weight[..., None, None] * _fade(squared, gamma, power)).amax(-3)
-    return image.to(points.dtype if dtype is None else dtype)
+        return _fade(squared.amin(-3), gamma, power)
+    return (weight[..., None, None] * _fade(squared, gamma, power)).amax(-3)
 
 
 def _fade(squared: Tensor, gamma: float, power: int) -> Tensor:

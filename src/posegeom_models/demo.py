@@ -236,9 +236,8 @@ def _print_ambiguity(console: object, fitted: Guess, truth: Scene, studio: Studi
     scene = fitted.scene(studio)
     pixels = (studio.look(scene)[0] - studio.look(truth)[0]).norm(dim=-1).mean((-1, -2))
     explained = (pixels < 1.0).sum(0)
-    apart = p_mpjpe(
-        scene.joints.unsqueeze(0), scene.joints.unsqueeze(1).expand(-1, *scene.joints.shape), reduction="none"
-    )
+    one, other = torch.broadcast_tensors(scene.joints.unsqueeze(0), scene.joints.unsqueeze(1))
+    apart = p_mpjpe(one, other, reduction="none")
     widest = apart.mean(-1).amax((0, 1)) * 1000
     console.print(  # type: ignore[attr-defined]
         f"One view cannot tell a limb bent towards the camera from one bent away: with n limbs, up to 2^n poses "
