@@ -128,14 +128,14 @@ def score(guess: Guess, truth: Scene, studio: Studio) -> Scores:
     return Scores(pose.tolist(), pixels.tolist())
 
 
-def run_demo(options: DemoOptions) -> dict[str, object]:
+def run_demo(options: DemoOptions, recipe: Recipe | None = None) -> dict[str, object]:
     """Run the demo; print tables, write pictures, and return what results.json holds."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console()
     started = time.perf_counter()
-    recipe = Recipe()
+    recipe = Recipe() if recipe is None else recipe
     studio = Studio(BODY_17, PerspectiveCamera(FOCAL * SIZE, None, (SIZE, SIZE)))
     motion, source = load_motion(options)
     truth = make_scene(motion, options, studio)
