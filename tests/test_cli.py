@@ -37,7 +37,7 @@ def test_the_demo_writes_its_pictures_and_numbers(tmp_path, capsys, no_motion_da
         assert panel.size[0] > 300
     with Image.open(tmp_path / "out" / "fit.gif") as animation:
         assert animation.n_frames > 3
-        assert animation.size == (2 * 128, (2 * views + 1) * 128)
+        assert animation.size == (92 + 2 * 128, (2 * views + 1) * 128)
 
 
 def test_the_demo_reads_real_motion(tmp_path, motion_data, capsys):

@@ -32,6 +32,7 @@ from posegeom_models.drawing import (
     TRUTH,
     color_parts,
     frame_skeletons,
+    label_rows,
     plot_skeleton,
     save_animation,
     to_bytes,
@@ -291,9 +292,9 @@ def _write_panel(path: Path, truth: Scene, start: Guess, fitted: Guess, after: S
         plot_skeleton(axes, beside[1], studio.skeleton, FITTED)
         frame_skeletons(axes, beside)
         axes.text2D(
-            0.5, 0.99, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="top"
+            0.5, 1.0, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="top"
         )
-    caption = "3D poses side by side, with P-MPJPE: truth grey, fitted red (after similarity alignment)"
+    caption = "3D: truth grey, fitted red, with P-MPJPE"
     figure.text(0.535, 0.006, caption, fontsize=9, ha="center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -314,12 +315,15 @@ def _write_animation(path: Path, truth: Scene, fitted: Guess, studio: Studio) ->
     """Target over fit for every view, and a third view that was never given, over the steps of the descent."""
     target = _colored(truth, studio)
     target_row = torch.cat([torch.cat(list(target[:, view]), dim=1) for view in range(target.shape[1])])
+    views = range(1, target.shape[1] + 1)
+    labels = [*(f"given\nview {k}" for k in views), *(f"fitted\nview {k}" for k in views), "3D from an\nunseen side"]
     frames = []
     for scene in (*fitted.path, fitted.scene(studio)):
         now = _first(scene)
         fit = _colored(now, studio)
         fit_row = torch.cat([torch.cat(list(fit[:, view]), dim=1) for view in range(fit.shape[1])])
-        frames.append(to_bytes(torch.cat((target_row, fit_row, _novel_view(now, truth, studio)))))
+        rows = torch.cat((target_row, fit_row, _novel_view(now, truth, studio)))
+        frames.append(label_rows(to_bytes(rows), labels))
     save_animation(frames, path)
 
 

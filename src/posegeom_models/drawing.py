@@ -42,6 +42,19 @@ def to_bytes(picture: Tensor) -> NDArray[np.uint8]:
     return array
 
 
+def label_rows(picture: NDArray[np.uint8], labels: Sequence[str], width: int = 92) -> NDArray[np.uint8]:
+    """A picture of equally high rows with a label to the left of each."""
+    from PIL import Image, ImageDraw
+
+    height = picture.shape[0]
+    strip = Image.new("RGB", (width, height), (24, 26, 30))
+    pen = ImageDraw.Draw(strip)
+    for row, label in enumerate(labels):
+        middle = (row + 0.5) * height / len(labels)
+        pen.multiline_text((width / 2, middle), label, fill=(225, 228, 232), anchor="mm", align="center", font_size=13)
+    return np.concatenate((np.asarray(strip), picture), axis=1)
+
+
 def save_animation(frames: Sequence[NDArray[np.uint8]], path: Path, milliseconds: int = 100) -> None:
     """Write RGB frames as an endless GIF whose last frame stays for two seconds."""
     from PIL import Image
@@ -67,6 +80,6 @@ def frame_skeletons(axes: Any, joints: NDArray[np.floating[Any]], azimuth: float
     axes.set_xlim(middle[0] - reach, middle[0] + reach)
     axes.set_ylim(middle[1] - reach, middle[1] + reach)
     axes.set_zlim(middle[2] - reach, middle[2] + reach)
-    axes.set_box_aspect((1, 1, 1), zoom=1.55)
+    axes.set_box_aspect((1, 1, 1), zoom=1.4)
     axes.view_init(elev=12, azim=azimuth)
     axes.set_axis_off()
