@@ -8,7 +8,7 @@ was expected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -117,7 +117,7 @@ def check_size(size: Any, name: str = "size") -> tuple[int, int]:
         raise ValueError(f"{name} must be (height, width), got {size!r}")
     height, width = size
     for side in (height, width):
-        if isinstance(side, bool) or not isinstance(side, int | torch.SymInt):
+        if isinstance(side, bool) or not isinstance(side, Integral | torch.SymInt):
             raise TypeError(f"{name} must be (height, width) as ints, got {size!r}")
         if side < 1:
             raise ValueError(f"{name} must be (height, width) of at least 1, got {size!r}")

@@ -217,7 +217,7 @@ def center_of_gravity(joints: Tensor, skeleton: Skeleton, table: SegmentTable = 
     Raises:
         TypeError, ValueError: a wrong dtype or shape, a skeleton that is no such body (a hand).
 
-    Source: 003 S.2; the tables are named in facts of biomechanics (de Leva 1996; Winter after Dempster).
+    Source: 003 S.2; de Leva (1996); Winter after Dempster.
 
     Example:
         >>> import torch

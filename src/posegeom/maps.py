@@ -25,7 +25,7 @@ from posegeom._checks import (
 from posegeom._dispatch import runs_eagerly_on_cpu
 from posegeom.frames import safe_norm, unit_vector
 from posegeom.kernels.maps_cpu import GaussianMaps, LimbGaussians, StickFigure
-from posegeom.skeleton import gather_joints
+from posegeom.skeleton import Skeleton, gather_joints
 
 NARROWEST = 1e-3
 """Smallest standard deviation of a Gaussian, in pixels."""
@@ -331,7 +331,8 @@ def soft_argmax(heatmaps: Tensor, temperature: float | Tensor = 1.0, marginal: b
 def check_bones(bones: Bones, joints: int) -> tuple[tuple[int, int], ...]:
     """The bones as a tuple of int pairs; raise where they are none, no pairs, or name a joint that is not there."""
     if not isinstance(bones, Sequence):
-        raise TypeError(f"bones must be a sequence of (parent, child) pairs of ints, got {type(bones).__name__}")
+        hint = "; pass skeleton.bones" if isinstance(bones, Skeleton) else ""
+        raise TypeError(f"bones must be a sequence of (parent, child) pairs of ints, got {type(bones).__name__}{hint}")
     if not bones:
         raise ValueError("bones must hold at least one (parent, child) pair, got none")
     pairs = []

@@ -95,7 +95,7 @@ def mpjpe(
 
     Args:
         prediction: (*B, J, D).
-        target: (*B, J, D), same unit.
+        target: (*B, J, D), same unit and shape; nothing is broadcast, so that a forgotten axis cannot hide.
         mask: (*B, J), bool or weights, of the joints that count; what a masked target holds (NaN, say) does not
             matter.
         root: the joint that both poses are centred on first; None takes them as they are. The root itself counts, with
@@ -110,7 +110,7 @@ def mpjpe(
 
     Degenerate cases: an error of exactly 0 has zero gradient; a mean over nothing is 0.
 
-    Source: facts of the field; Human3.6M protocol 1 with root=pelvis.
+    Source: Human3.6M protocol 1, with root=pelvis.
 
     Example:
         >>> import torch
@@ -383,7 +383,8 @@ def pck(
         target: (*B, J, D).
         mask: (*B, J), bool or weights, of the joints that count.
         root: as in `mpjpe`.
-        threshold: in the unit of the poses; 0.150 m is MPI-INF-3DHP's.
+        threshold: in the unit of the poses. The default suits metres (0.150 m is MPI-INF-3DHP's); pass 150 for
+            millimetres.
         joints: the joint numbers that count; None for all. MPI-INF-3DHP counts 14 (not pelvis, spine, head).
 
     Returns:
@@ -420,8 +421,8 @@ def auc(
         target: (*B, J, D).
         mask: as in `pck`.
         root: as in `mpjpe`.
-        thresholds: in the unit of the poses; default 0, 5, ..., 150 mm in metres. 0 is among them, so a perfect
-            prediction scores 30/31 = 0.9677, as in the official evaluation.
+        thresholds: in the unit of the poses; default 0, 5, ..., 150 mm for poses in metres. 0 is among them, so a
+            perfect prediction scores 30/31 = 0.9677, as in the official evaluation.
         joints: as in `pck`.
 
     Returns:

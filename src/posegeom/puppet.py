@@ -50,8 +50,12 @@ CAPSULE_RADII = {
 }
 """Capsule radius in metres by the joint that a bone ends in (side removed); 12 % of the bone where none is listed."""
 
-TORSO_SHAPE = (0.50, 0.302, 0.2674, 0.075)
-"""Capsule torso in metres: length between the anchor lines, width at shoulders and at hips, rounding radius."""
+TORSO_SHAPE = (0.50, 0.302, 0.250, 0.075)
+"""Capsule torso in metres: length between the anchor lines, width at shoulders and at hips, rounding radius.
+
+Shoulders as in BODY_17; hips between BODY_17's (0.267) and the narrower ones of motion-capture skeletons (0.18 to 0.27
+at shoulders of 0.23 to 0.30), because one mean width scales both.
+"""
 
 CAPSULE_ERODE, CAPSULE_BLUR = 0.012, 0.012
 """Erosion and blur of capsule edges, in metres (half of what is dilated for the uncertainty)."""
@@ -64,7 +68,7 @@ class PartMaps(NamedTuple):
     uncertainty: Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Puppet:
     """Canonical part maps with the points that hang on the skeleton's joints.
 
@@ -151,6 +155,10 @@ class Puppet:
             skeleton=np.array(self.skeleton.to_json()),
         )
         Path(path).write_bytes(buffer.getvalue())
+
+    def __repr__(self) -> str:
+        size = tuple(self.shape.shape[-2:])
+        return f"Puppet({len(self.parts)} parts of {size}, skeleton={self.skeleton.name}, device={self.shape.device})"
 
     @classmethod
     def load(cls, path: str | Path) -> Puppet:

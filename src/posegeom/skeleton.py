@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +79,9 @@ class Skeleton:
     free_joints: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("joints", "parents", "mirror"):
+            if isinstance(getattr(self, name), str) or not isinstance(getattr(self, name), Iterable):
+                raise TypeError(f"{name} must be a sequence, got {getattr(self, name)!r}")
         object.__setattr__(self, "joints", tuple(str(joint) for joint in self.joints))
         object.__setattr__(self, "parents", tuple(int(parent) for parent in self.parents))
         object.__setattr__(self, "mirror", tuple(int(joint) for joint in self.mirror))
@@ -160,6 +163,23 @@ class Skeleton:
 
     def __contains__(self, name: object) -> bool:
         return name in self.joints or ALIASES.get(str(name)) in self.joints
+
+    def reach(self) -> float:
+        """The farthest that a joint can be from the root, in metres: the longest chain of bones.
+
+        The radius that `bounded_translation` needs.
+
+        Raises:
+            ValueError: the skeleton has no lengths.
+        """
+        if self.lengths is None:
+            raise ValueError(f"skeleton {self.name} must have lengths to have a reach, got none")
+        length_of = dict(zip((child for _, child in self.bones), self.lengths, strict=True))
+        distance = {self.root: 0.0}
+        for level in self.levels[1:]:
+            for joint in level:
+                distance[joint] = distance[self.parents[joint]] + length_of[joint]
+        return max(distance.values())
 
     def to_json(self) -> str:
         """This skeleton as a JSON text."""

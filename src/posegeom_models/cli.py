@@ -40,9 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError:
         print("posegeom: the command line needs the extra packages: pip install 'posegeom[models]'", file=sys.stderr)
         return 2
+    import posegeom
     from posegeom_models.demo import DemoOptions, run_demo
 
-    parser = ArgumentParser(prog="posegeom", description="Differentiable operators for articulated pose.")
+    parser = ArgumentParser(
+        prog="posegeom",
+        description="Differentiable operators for articulated pose.",
+        version=posegeom.__version__,
+    )
     commands = parser.add_subcommands(required=True, dest="command")
     demo = ArgumentParser(description="Recover pose and cameras from pictures of real motion.")
     demo.add_class_arguments(DemoOptions, None)

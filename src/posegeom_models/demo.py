@@ -90,6 +90,8 @@ def load_motion(options: DemoOptions) -> tuple[Motion, str]:
         folder = Path(os.environ.get("POSEGEOM_DATA") or Path("..") / "shared" / "data")
         path = folder / "cmu17_test.npz"
         if not path.is_file():
+            if clip is not None:
+                raise ValueError(f"clip {clip!r} needs a motion file; pass --motion FILE")
             return walk(120, seed=options.seed), "the built-in walk generator (no motion-capture data found)"
         clip = clip or "exp_test_walking_1"
     chosen: str | int | None = int(clip) if clip is not None and clip.isdigit() else clip

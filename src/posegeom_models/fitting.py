@@ -70,7 +70,7 @@ class Studio:
     def __post_init__(self) -> None:
         size = (self.puppet_size, self.puppet_size)
         object.__setattr__(self, "puppet", Puppet.capsules(self.skeleton, size))
-        object.__setattr__(self, "radius", _reach(self.skeleton))
+        object.__setattr__(self, "radius", self.skeleton.reach())
 
     @property
     def size(self) -> int:
@@ -90,18 +90,6 @@ class Studio:
         wide = (focal * TEMPLATE_HEIGHT / size) / pelvis
         drawn = puppet_segmentation(points, depth, self.puppet, (size, size), width_scale=wide)
         return Pictures(drawn.maps, skeleton_image(points, self.skeleton.bones, (size, size), gamma))
-
-
-def _reach(skeleton: Skeleton) -> float:
-    """The farthest that a joint can be from the root: the longest chain of bones."""
-    if skeleton.lengths is None:
-        raise ValueError(f"skeleton {skeleton.name} must have bone lengths to be fitted, got none")
-    distance = {skeleton.root: 0.0}
-    length = dict(zip((child for _, child in skeleton.bones), skeleton.lengths, strict=True))
-    for level in skeleton.levels[1:]:
-        for joint in level:
-            distance[joint] = distance[skeleton.parents[joint]] + length[joint]
-    return max(distance.values())
 
 
 @dataclass(frozen=True, eq=False)

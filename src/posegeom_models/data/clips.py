@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import math
 import zipfile
@@ -41,7 +42,8 @@ def read_npz(path: str | Path, clip: str | int | None = None) -> Motion:
         return clips.motion(0)
     if isinstance(clip, str):
         if clip not in clips.names:
-            raise ValueError(f"{path} has no clip {clip!r}; its clips are {', '.join(clips.names)}")
+            known = ", ".join(difflib.get_close_matches(clip, clips.names, 5, 0) or clips.names[:5])
+            raise ValueError(f"{path} has no clip {clip!r} among its {len(clips.names)}; nearest: {known}")
         return clips.motion(clips.names.index(clip))
     if not 0 <= clip < len(clips.names):
         raise ValueError(f"{path} has clips 0 to {len(clips.names) - 1}, got {clip}")
