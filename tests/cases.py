@@ -249,6 +249,8 @@ CASES = (
         inductor=True,
         degenerate=(Degenerate("coincident joints", (COINCIDENT, zeros(3) + 1, zeros(3) + 0.3, zeros(1, 4) + 1)),),
     ),
+    OpCase("joint_heatmaps unweighted", lambda p: pg.joint_heatmaps(p, SIZE, 1.5), given(_points)),
+    OpCase("limb_maps unweighted", lambda p: pg.limb_maps(p, BONES, SIZE, 1.5), given(_points)),
     OpCase(
         "skeleton_image",
         lambda p: pg.skeleton_image(p, BONES, SIZE, 0.2),

@@ -13,7 +13,14 @@ import posegeom
 from tests.cases import CASES, Inputs, OpCase, outputs
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-FAST_ON_CPU = ("joint_heatmaps", "limb_maps", "skeleton_image", "skeleton_image power 1, weighted")
+FAST_ON_CPU = (
+    "joint_heatmaps",
+    "joint_heatmaps unweighted",
+    "limb_maps",
+    "limb_maps unweighted",
+    "skeleton_image",
+    "skeleton_image power 1, weighted",
+)
 
 differentiable = pytest.mark.parametrize("case", [case for case in CASES if case.differentiable], ids=str)
 

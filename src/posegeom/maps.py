@@ -80,26 +80,30 @@ def joint_heatmaps(
     x, y = p.unbind(-1)
     precision = _inverse_width(spread)
     precision = precision.squeeze(-1) if isinstance(precision, Tensor) else x.new_full((), precision)
-    weight = x.new_ones(()) if weight is None else weight
-    x, y, precision, weight = torch.broadcast_tensors(x, y, precision, weight)
+    weights = () if weight is None else (weight,)
+    values = torch.broadcast_tensors(x, y, precision, *weights)
 
-    def reference(x: Tensor, y: Tensor, precision: Tensor, weight: Tensor) -> Tensor:
-        return _gaussian_maps(x, y, precision, weight, height, width)
+    def reference(*values: Tensor) -> Tensor:
+        return _gaussian_maps(values, height, width)
 
-    if runs_eagerly_on_cpu(points, x, y, precision, weight):
-        maps: Tensor = GaussianMaps.apply(x, y, precision, weight, (height, width), reference)
+    if runs_eagerly_on_cpu(points, *values):
+        unweighted = (None,) if weight is None else ()
+        maps: Tensor = GaussianMaps.apply(*values, *unweighted, (height, width), reference)
     else:
-        maps = reference(x, y, precision, weight)
+        maps = reference(*values)
     return maps.to(points.dtype if dtype is None else dtype)
 
 
-def _gaussian_maps(x: Tensor, y: Tensor, precision: Tensor, weight: Tensor, height: int, width: int) -> Tensor:
+def _gaussian_maps(values: Sequence[Tensor], height: int, width: int) -> Tensor:
+    x, y, precision, *weights = values
     columns = torch.arange(width, device=x.device, dtype=x.dtype)
     rows = torch.arange(height, device=x.device, dtype=x.dtype)
     # exp(−½ (dx² + dy²)/σ²) is an outer product: H + W exponentials a joint instead of H · W.
     across = torch.exp(-0.5 * ((columns - x.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
     down = torch.exp(-0.5 * ((rows - y.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
-    return (down * weight.unsqueeze(-1)).unsqueeze(-1) * across.unsqueeze(-2)
+    if weights:
+        down = down * weights[0].unsqueeze(-1)
+    return down.unsqueeze(-1) * across.unsqueeze(-2)
 
 
 def limb_maps(
@@ -158,25 +162,27 @@ def limb_maps(
     along = 1 / (relative * length).clamp(min=NARROWEST).squeeze(-1)
     slimness = _inverse_width(thickness)
     across = slimness.squeeze(-1) if isinstance(slimness, Tensor) else x.new_full((), slimness)
-    weight = x.new_ones(()) if weight is None else weight
-    values = torch.broadcast_tensors(x, y, cos, sin, along, across, weight)
+    weights = () if weight is None else (weight,)
+    values = torch.broadcast_tensors(x, y, cos, sin, along, across, *weights)
 
     def reference(*values: Tensor) -> Tensor:
         return _limb_gaussians(values, height, columns)
 
     if runs_eagerly_on_cpu(points, *values):
-        maps: Tensor = LimbGaussians.apply(*values, (height, columns), reference)
+        unweighted = (None,) if weight is None else ()
+        maps: Tensor = LimbGaussians.apply(*values, *unweighted, (height, columns), reference)
     else:
         maps = reference(*values)
     return maps.to(points.dtype if dtype is None else dtype)
 
 
 def _limb_gaussians(values: Sequence[Tensor], height: int, columns: int) -> Tensor:
-    x, y, cos, sin, along, across, weight = values
+    x, y, cos, sin, along, across, *weights = values
     dx, dy = _offsets(torch.stack((x, y), dim=-1), height, columns)
     cos, sin, along, across = (value[..., None, None] for value in (cos, sin, along, across))
     forward, sideways = (cos * dx + sin * dy) * along, (cos * dy - sin * dx) * across
-    return torch.exp(-0.5 * (forward * forward + sideways * sideways)) * weight[..., None, None]
+    maps = torch.exp(-0.5 * (forward * forward + sideways * sideways))
+    return maps * weights[0][..., None, None] if weights else maps
 
 
 def skeleton_image(

@@ -26,10 +26,10 @@ def differentiate_reference(
 
 
 class GaussianMaps(torch.autograd.Function):
-    """w exp(−½ ρ² ((c − x)² + (r − y)²)) for x, y, ρ, w of one shape (*B, J): see `joint_heatmaps`.
+    """w exp(−½ ρ² ((c − x)² + (r − y)²)) for x, y, ρ and w (None for 1) of one shape (*B, J): see `joint_heatmaps`.
 
-    With S = grad · map / w, every gradient follows from S's moments up to second order about the point, which are two
-    products with the vectors (1, d, d²) · exp(−½ ρ² d²) of each axis.
+    With S = grad · map / w, every gradient follows from S's moments up to second order about the point. The map is an
+    outer product of two profiles, so the moments are products of the gradient with (1, d, d²) · profile on each axis.
     """
 
     @staticmethod
@@ -38,15 +38,17 @@ class GaussianMaps(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         precision: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         size: tuple[int, int],
         reference: Callable[..., Tensor],
     ) -> Tensor:
-        """The outer product of two profiles."""
+        """One buffer of the output's size: the output."""
         ctx.size, ctx.reference = size, reference
         ctx.save_for_backward(x, y, precision, weight)
-        (_, down), (_, across) = _profiles(x, y, precision, size)
-        return (down * weight.unsqueeze(-1)).unsqueeze(-1) * across.unsqueeze(-2)
+        down, across = (torch.exp(-0.5 * d * d) for d in _scaled_offsets(x, y, precision, size))
+        if weight is not None:
+            down = down * weight.unsqueeze(-1)
+        return down.unsqueeze(-1) * across.unsqueeze(-2)
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -54,31 +56,30 @@ class GaussianMaps(torch.autograd.Function):
         x, y, precision, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
-            return (*differentiate_reference(ctx.reference, (x, y, precision, weight), gradient, needed), None, None)
-        (dy, down), (dx, across) = _profiles(x, y, precision, ctx.size)
+            given = tuple(value for value in (x, y, precision, weight) if value is not None)
+            found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
+            return (*found, *(None,) * (6 - len(given)))
+        dy, dx = _scaled_offsets(x, y, precision, ctx.size)
+        down, across = torch.exp(-0.5 * dy * dy), torch.exp(-0.5 * dx * dx)
         # Three rows from the left: the matrix product reads the gradient once, along its rows.
         with torch.autocast("cpu", enabled=False):
             columns = torch.stack((down, down * dy, down * dy * dy), dim=-2) @ gradient.to(x.dtype)
         zeroth, first, second = (columns * across.unsqueeze(-2)).unbind(-2)
         by_x = zeroth * dx
+        strength = 1 if weight is None else weight
         results = (
-            weight * precision * by_x.sum(-1) if needed[0] else None,
-            weight * precision * first.sum(-1) if needed[1] else None,
-            -weight / precision * (second + by_x * dx).sum(-1) if needed[2] else None,
+            strength * precision * by_x.sum(-1) if needed[0] else None,
+            strength * precision * first.sum(-1) if needed[1] else None,
+            -strength / precision * (second + by_x * dx).sum(-1) if needed[2] else None,
             zeroth.sum(-1) if needed[3] else None,
         )
         return (*results, None, None)
 
 
-def _profiles(
-    x: Tensor, y: Tensor, precision: Tensor, size: tuple[int, int]
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Scaled distances d = ρ (k − p) and exp(−½ d²) along rows and columns."""
-    pairs = []
-    for value, count in zip((y, x), size, strict=True):
-        distance = (torch.arange(count, dtype=value.dtype) - value.unsqueeze(-1)) * precision.unsqueeze(-1)
-        pairs.append((distance, torch.exp(-0.5 * distance * distance)))
-    return pairs[0], pairs[1]
+def _scaled_offsets(x: Tensor, y: Tensor, precision: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """ρ times row and column numbers minus the point: (*B, J, H) and (*B, J, W)."""
+    dy, dx = _offsets(x, y, size)
+    return dy * precision.unsqueeze(-1), dx * precision.unsqueeze(-1)
 
 
 class LimbGaussians(torch.autograd.Function):
@@ -97,33 +98,31 @@ class LimbGaussians(torch.autograd.Function):
         s: Tensor,
         along: Tensor,
         across: Tensor,
-        weight: Tensor,
+        weight: Tensor | None,
         size: tuple[int, int],
         reference: Callable[..., Tensor],
     ) -> Tensor:
-        """Three buffers of the output's size at the most."""
+        """One buffer of the output's size: the output."""
         ctx.size, ctx.reference = size, reference
-        maps = _unweighted_limbs(x, y, c, s, along, across, size)
-        ctx.save_for_backward(x, y, c, s, along, across, weight)
-        return maps.mul_(weight[..., None, None])
+        maps = _limb_gaussians(x, y, c, s, along, across, size)
+        # Unweighted maps are what the backward needs; weighted ones are computed again.
+        ctx.save_for_backward(x, y, c, s, along, across, weight, maps if weight is None else None)
+        return maps if weight is None else maps * weight[..., None, None]
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Moments, or the reference's own backward with create_graph."""
-        inputs = ctx.saved_tensors
+        *inputs, maps = ctx.saved_tensors
         needed = ctx.needs_input_grad[:7]
         if torch.is_grad_enabled():
-            return (*differentiate_reference(ctx.reference, inputs, gradient, needed), None, None)
+            given = tuple(value for value in inputs if value is not None)
+            found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
+            return (*found, *(None,) * (9 - len(given)))
         x, y, c, s, along, across, weight = inputs
-        strength = _unweighted_limbs(x, y, c, s, along, across, ctx.size).mul_(gradient)
-        dy, dx = (
-            torch.arange(count, dtype=x.dtype) - value.unsqueeze(-1)
-            for value, count in zip((y, x), ctx.size, strict=True)
-        )
-        with torch.autocast("cpu", enabled=False):
-            columns = torch.stack((torch.ones_like(dy), dy, dy * dy), dim=-2) @ strength
-            powers = torch.stack((torch.ones_like(dx), dx, dx * dx), dim=-1)
-            moments = columns @ powers  # [power of dy, power of dx]
+        if maps is None:
+            maps = _limb_gaussians(x, y, c, s, along, across, ctx.size)
+        dy, dx = _offsets(x, y, ctx.size)
+        moments = _moments(gradient.to(x.dtype), maps, dy, dx)
         m0, mx, my = moments[..., 0, 0], moments[..., 0, 1], moments[..., 1, 0]
         mxx, mxy, myy = moments[..., 0, 2], moments[..., 1, 1], moments[..., 2, 0]
         # Sums over the pixels of S·a, S·b and of those times dx, dy, without the factors ρ and τ.
@@ -131,30 +130,64 @@ class LimbGaussians(torch.autograd.Function):
         a_dx, a_dy, b_dx, b_dy = c * mxx + s * mxy, c * mxy + s * myy, c * mxy - s * mxx, c * myy - s * mxy
         wide, slim = along * along, across * across
         found = (
-            weight * (wide * c * a - slim * s * b),
-            weight * (wide * s * a + slim * c * b),
-            -weight * (wide * a_dx + slim * b_dy),
-            -weight * (wide * a_dy - slim * b_dx),
-            -weight * along * (c * a_dx + s * a_dy),
-            -weight * across * (c * b_dy - s * b_dx),
-            m0,
+            wide * c * a - slim * s * b,
+            wide * s * a + slim * c * b,
+            -wide * a_dx - slim * b_dy,
+            -wide * a_dy + slim * b_dx,
+            -along * (c * a_dx + s * a_dy),
+            -across * (c * b_dy - s * b_dx),
         )
-        return (*(value if need else None for value, need in zip(found, needed, strict=True)), None, None)
+        if weight is not None:
+            found = tuple(weight * value for value in found)
+        return (*(value if need else None for value, need in zip((*found, m0), needed, strict=True)), None, None)
 
 
-def _unweighted_limbs(
+CHUNK = 1 << 17
+"""Pixels that a loop works on at a time: a buffer of half a megabyte stays in the cache."""
+
+
+def _chunks(maps: Tensor) -> list[slice]:
+    """Slices of whole maps (M, H, W), about `CHUNK` pixels each."""
+    step = max(CHUNK // max(maps.shape[-2] * maps.shape[-1], 1), 1)
+    return [slice(start, start + step) for start in range(0, maps.shape[0], step)]
+
+
+def _offsets(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Row and column numbers minus the point: (*B, N, H) and (*B, N, W)."""
+    dy, dx = (torch.arange(n, dtype=x.dtype) - v.unsqueeze(-1) for v, n in zip((y, x), size, strict=True))
+    return dy, dx
+
+
+def _limb_gaussians(
     x: Tensor, y: Tensor, c: Tensor, s: Tensor, along: Tensor, across: Tensor, size: tuple[int, int]
 ) -> Tensor:
-    dy, dx = (
-        torch.arange(count, dtype=x.dtype) - value.unsqueeze(-1) for value, count in zip((y, x), size, strict=True)
-    )
+    """exp(−½ (a² + b²)), each of a and b the sum of a row's and a column's share."""
+    dy, dx = _offsets(x, y, size)
+    half = math.sqrt(0.5)
+    slopes = (dx, c * along), (dy, s * along), (dx, -s * across), (dy, c * across)
+    ax, ay, bx, by = (_flat(offset * (half * slope).unsqueeze(-1), 1) for offset, slope in slopes)
+    maps = ax.new_empty(ax.shape[0], *size)
+    chunks = _chunks(maps)
+    buffer = torch.empty_like(maps[chunks[0]]) if chunks else maps
+    for part in chunks:
+        block = maps[part]
+        other = buffer[: block.shape[0]]
+        torch.add(ax[part].unsqueeze(-2), ay[part].unsqueeze(-1), out=block)
+        torch.add(bx[part].unsqueeze(-2), by[part].unsqueeze(-1), out=other)
+        _exp_(block.mul_(block).addcmul_(other, other).neg_())
+    return maps.view(*x.shape, *size)
 
-    def combined(by_x: Tensor, by_y: Tensor) -> Tensor:
-        return (dx * by_x.unsqueeze(-1)).unsqueeze(-2) + (dy * by_y.unsqueeze(-1)).unsqueeze(-1)
 
-    exponent = combined(c * along, s * along).square_()
-    offset = combined(-s * across, c * across)
-    return exponent.addcmul_(offset, offset).mul_(-0.5).exp_()
+def _moments(gradient: Tensor, maps: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
+    """Σ_u gradient · maps · dy^i dx^j as (*B, N, i, j) for i, j = 0, 1, 2."""
+    rows = _flat(torch.stack((torch.ones_like(dy), dy, dy * dy), dim=-2))
+    powers = torch.stack((torch.ones_like(dx), dx, dx * dx), dim=-1)
+    flat_gradient, flat_maps = _flat(gradient), _flat(maps)
+    columns = rows.new_empty(*rows.shape[:2], dx.shape[-1])
+    with torch.autocast("cpu", enabled=False):
+        for part in _chunks(flat_maps):
+            torch.bmm(rows[part], flat_gradient[part] * flat_maps[part], out=columns[part])
+        return columns.view(*dx.shape[:-1], 3, dx.shape[-1]) @ powers
 
 
 class StickFigure(torch.autograd.Function):
@@ -284,6 +317,17 @@ def _segment(a: Tensor, b: Tensor, size: tuple[int, int], short: float) -> tuple
     )
 
 
+def _exp_(exponent: Tensor) -> Tensor:
+    """Exp in place, with results too small for a normal number flushed to 0.
+
+    Processors handle such numbers in microcode: an exp that underflows takes a hundred times as long as another one,
+    and most pixels of a map are far from its bone.
+    """
+    least = math.log(torch.finfo(exponent.dtype).tiny) + 1
+    exponent.clamp_(min=least).exp_()
+    return torch.threshold_(exponent, 1.01 * math.exp(least), 0.0)
+
+
 def _fade_(squared: Tensor, gamma: float, power: int) -> Tensor:
     """exp(−γ d^power) from d², in place."""
-    return (squared if power == 2 else squared.sqrt_()).mul_(-gamma).exp_()
+    return _exp_((squared if power == 2 else squared.sqrt_()).mul_(-gamma))
