@@ -1,6 +1,7 @@
 """Tested, differentiable operators for articulated pose.
 
-Modules: skeleton, presets, frames, kinematics, camera, maps, puppet, segmentation, crop, losses, metrics, body.
+Modules: skeleton, presets, frames, kinematics, camera, maps, puppet, segmentation, crop, losses, metrics,
+procrustes, body.
 Every public name can be imported from here.
 """
 
@@ -42,7 +43,6 @@ from posegeom.losses import (
 )
 from posegeom.maps import joint_heatmaps, limb_maps, skeleton_image, soft_argmax
 from posegeom.metrics import (
-    Alignment,
     auc,
     mean_landmark_error,
     mpjpe,
@@ -52,7 +52,6 @@ from posegeom.metrics import (
     part_f1,
     part_iou,
     pck,
-    procrustes_align,
 )
 from posegeom.presets import (
     BODY_17,
@@ -64,6 +63,7 @@ from posegeom.presets import (
     MPI_INF_3DHP_28,
     SMPL_24,
 )
+from posegeom.procrustes import Alignment, procrustes_align
 from posegeom.puppet import PartMaps, Puppet, foreground_map, part_maps, part_transforms, uncertainty_map
 from posegeom.segmentation import (
     PuppetSegmentation,

@@ -24,6 +24,7 @@ from posegeom._checks import (
     check_size,
     compute_dtype,
 )
+from posegeom.capsules import draw_capsule, part_joints
 from posegeom.frames import safe_norm, unit_vector
 from posegeom.skeleton import Skeleton
 
@@ -32,33 +33,6 @@ SHORTEST = 1e-3
 
 TORSO_FLOOR = 0.3
 """Smallest width of a projected torso, in units of its canonical width."""
-
-TEMPLATE_HEIGHT = 2.2
-"""Metres that a capsule puppet's height in pixels stands for: a person of 1.75 m fills 80 % of it."""
-
-CAPSULE_RADII = {
-    "head": 0.105,
-    "shoulder": 0.060,
-    "elbow": 0.052,
-    "wrist": 0.042,
-    "hand": 0.040,
-    "hip": 0.080,
-    "knee": 0.078,
-    "ankle": 0.055,
-    "foot": 0.045,
-    "toe": 0.035,
-}
-"""Capsule radius in metres by the joint that a bone ends in (side removed); 12 % of the bone where none is listed."""
-
-TORSO_SHAPE = (0.50, 0.302, 0.250, 0.075)
-"""Capsule torso in metres: length between the anchor lines, width at shoulders and at hips, rounding radius.
-
-Shoulders as in BODY_17; hips between BODY_17's (0.267) and the narrower ones of motion-capture skeletons (0.18 to 0.27
-at shoulders of 0.23 to 0.30), because one mean width scales both.
-"""
-
-CAPSULE_ERODE, CAPSULE_BLUR = 0.012, 0.012
-"""Erosion and blur of capsule edges, in metres (half of what is dilated for the uncertainty)."""
 
 
 class PartMaps(NamedTuple):
@@ -190,7 +164,7 @@ class Puppet:
         """A puppet of soft capsules: torso (with trunk and shoulders), head, and every other bone.
 
         Short trunk bones (pelvis to hips, neck to shoulders, the spine) have no part of their own: the torso
-        covers them. Sizes come from `skeleton.lengths` where it has them; radii are `CAPSULE_RADII`. The
+        covers them. Sizes come from `skeleton.lengths` where it has them; radii are those of `posegeom.capsules`. The
         canonical scale is h pixels to 2.2 m.
 
         Args:
@@ -203,39 +177,15 @@ class Puppet:
         Raises:
             ValueError: a wrong size, or a skeleton without bones.
         """
-        height, width = check_size(size)
-        parts = _part_joints(skeleton)
+        parts = part_joints(skeleton)
         if not parts:
             raise ValueError(f"skeleton {skeleton.name} must have at least one bone, got none")
-        scale = height / TEMPLATE_HEIGHT
-        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-        grid_y, grid_x = torch.meshgrid(
-            torch.arange(height) - middle[1], torch.arange(width) - middle[0], indexing="ij"
-        )
-        shape, uncertainty, anchors = [], [], []
-        for name, joints in parts:
-            if len(joints) == 4:
-                length, upper, lower, rounding = (value * scale for value in TORSO_SHAPE)
-                # A front view: along +X is down, so the person's left (the image's right) is at −y.
-                corners = [(-length, -upper), (-length, upper), (length, -lower), (length, lower)]
-                distance = _quadrilateral_distance(grid_x, grid_y, length / 2, upper / 2, lower / 2) - rounding
-                points = [(x / 2, y / 2) for x, y in corners]
-            else:
-                bone = _bone_length(skeleton, *joints)
-                length = bone * scale
-                beyond = (grid_x.abs() - length / 2).clamp(min=0)
-                kind = skeleton.joints[joints[1]].removeprefix("left_").removeprefix("right_")
-                radius = CAPSULE_RADII["head" if name == "head" else kind] if _listed(name, kind) else 0.12 * bone
-                distance = torch.hypot(beyond, grid_y) - radius * scale
-                points = [(-length / 2, 0.0), (length / 2, 0.0)] * 2
-            anchors.append(torch.tensor(points) + middle)
-            shape.append(_soft_inside(distance + CAPSULE_ERODE * scale, CAPSULE_BLUR * scale))
-            grown = _soft_inside(distance - 2 * CAPSULE_ERODE * scale, CAPSULE_BLUR * scale)
-            uncertainty.append((grown - shape[-1]).clamp(min=0))
+        drawn = [draw_capsule(skeleton, name, joints, check_size(size)) for name, joints in parts]
+        shape, uncertainty, anchors = (torch.stack(column) for column in zip(*drawn, strict=True))
         return cls(
-            torch.stack(shape),
-            torch.stack(uncertainty),
-            torch.stack(anchors),
+            shape,
+            uncertainty,
+            anchors,
             torch.tensor([len(joints) for _, joints in parts]),
             tuple(joints for _, joints in parts),
             tuple(name for name, _ in parts),
@@ -283,7 +233,7 @@ class Puppet:
         reach = math.floor(radius)
         disc_y, disc_x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
         disc = disc_x**2 + disc_y**2 <= radius**2
-        parts = _part_joints(skeleton)
+        parts = part_joints(skeleton)
         shape, uncertainty, anchors = [], [], []
         for number, (name, joints) in enumerate(parts, start=1):
             mask = labels == number
@@ -330,64 +280,11 @@ class Puppet:
         return picture.clamp(0, 1)
 
 
-def _listed(name: str, kind: str) -> bool:
-    return name == "head" or kind in CAPSULE_RADII
-
-
-_TRUNK_JOINTS = frozenset(
-    {"pelvis", "spine", "spine1", "spine2", "spine3", "spine4", "neck", "nose", "head", "head_top", "skull"}
-    | {f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "shoulder", "clavicle", "collar")}
-)
-
-
-def _part_joints(skeleton: Skeleton) -> list[tuple[str, tuple[int, ...]]]:
-    """(name, joints) of every part: torso, head, then bones named after the joint that they end in."""
-    corners = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
-    if skeleton.trunk is None or not all(joint in skeleton for joint in corners):
-        return [(skeleton.joints[child], (parent, child)) for parent, child in skeleton.bones]
-    parts: list[tuple[str, tuple[int, ...]]] = [("torso", tuple(skeleton.index(joint) for joint in corners))]
-    if "neck" in skeleton and "head_top" in skeleton:
-        parts.append(("head", (skeleton.index("neck"), skeleton.index("head_top"))))
-    parts += [
-        (skeleton.joints[child], (parent, child))
-        for parent, child in skeleton.bones
-        if skeleton.joints[child] not in _TRUNK_JOINTS
-    ]
-    return parts
-
-
-def _bone_length(skeleton: Skeleton, parent: int, child: int) -> float:
-    """Length in metres along the tree from `parent` down to `child`; 0.25 a bone where the skeleton has none."""
-    total, joint = 0.0, child
-    ends = [end for _, end in skeleton.bones]
-    while joint != parent and joint != -1:
-        if joint in ends:
-            total += 0.25 if skeleton.lengths is None else skeleton.lengths[ends.index(joint)]
-        joint = skeleton.parents[joint]
-    return total
-
-
-def _soft_inside(distance: Tensor, blur: float) -> Tensor:
-    """A half plane's edge blurred by a Gaussian: 1 inside (distance < 0), ½ on the edge, 0 outside."""
-    return 0.5 * torch.erfc(distance / (math.sqrt(2) * max(blur, 1e-6)))
-
-
-def _quadrilateral_distance(x: Tensor, y: Tensor, half_length: float, upper: float, lower: float) -> Tensor:
-    """Distance, negative inside, to the symmetric trapezium of half widths `upper` (x < 0) and `lower` (x > 0)."""
-    y = y.abs()
-    slope = torch.tensor([2 * half_length, lower - upper])
-    slope = slope / slope.norm()
-    edge = (y - upper) * slope[0] - (x + half_length) * slope[1]
-    ends = x.abs() - half_length
-    outside = torch.hypot(edge.clamp(min=0), ends.clamp(min=0))
-    return outside + torch.maximum(edge, ends).clamp(max=0)
-
-
 def _joint_positions(
     points: Mapping[str, Sequence[float]] | Tensor | np.ndarray, skeleton: Skeleton
 ) -> dict[int, tuple[float, float]]:
     """Positions by joint number, of those joints that parts hang on."""
-    needed = sorted({joint for _, joints in _part_joints(skeleton) for joint in joints})
+    needed = sorted({joint for _, joints in part_joints(skeleton) for joint in joints})
     if isinstance(points, Mapping):
         lacking = [skeleton.joints[joint] for joint in needed if skeleton.joints[joint] not in points]
         if lacking:

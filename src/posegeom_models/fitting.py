@@ -31,7 +31,7 @@ from posegeom import (
     puppet_segmentation,
     skeleton_image,
 )
-from posegeom.puppet import TEMPLATE_HEIGHT
+from posegeom.capsules import TEMPLATE_HEIGHT
 
 Progress = Callable[[int], None]
 
