@@ -4,7 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test lint format build clean
+.PHONY: help demo test lint format build clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## +/\t/' | expand -t 10
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,5 +33,5 @@ format: $(STAMP)  ## rewrite the files the way lint wants them
 build: $(STAMP)  ## wheel and sdist in dist/
 	$(BIN)/python -m build
 
-clean:
+clean:  ## remove what the other commands made, but the environment
 	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -120,6 +120,8 @@ def _poses(joints: int = 6, dims: int = 3) -> Callable[[torch.Generator], Tensor
     return normal(B, joints, dims)
 
 
+WRIST_ON_ELBOW = pg.forward_kinematics(torch.ones(1, 13, 3, dtype=torch.float64), zeros(1), pg.BODY_17)
+WRIST_ON_ELBOW[:, 5] = WRIST_ON_ELBOW[:, 4]
 COINCIDENT = zeros(1, 4, 2) + 3.0
 CUBE = f64([[[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]])
 LINE = torch.linspace(-1, 1, 6, dtype=torch.float64).view(1, 6, 1) * f64([1.0, 2.0, -1.0])
@@ -161,7 +163,10 @@ CASES = (
         "local_directions",
         lambda j: pg.local_directions(j, pg.BODY_17),
         given(_poses(17)),
-        degenerate=(Degenerate("all joints at the root", (zeros(1, 17, 3),), {0: zeros(1, 17, 3)}),),
+        degenerate=(
+            Degenerate("all joints at the root", (zeros(1, 17, 3),), {0: zeros(1, 17, 3)}),
+            Degenerate("a wrist on its elbow", (WRIST_ON_ELBOW,)),
+        ),
     ),
     OpCase(
         "canonicalize",

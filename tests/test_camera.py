@@ -343,3 +343,21 @@ def test_one_sample_or_equal_elevations_have_no_spread():
         assert R.isfinite().all()
         R.sum().backward()
         assert own.grad.isfinite().all()
+
+
+def test_pixels_and_depth_share_the_batch_of_points_and_camera_and_are_results_of_their_own():
+    points = torch.rand(7, 3) + torch.tensor([0.0, 0.0, 2.0])
+    before = points.clone()
+    pixels, depth = project(points, PerspectiveCamera(torch.rand(5, 2) + 50, None, (64, 64)))
+    assert pixels.shape == (5, 7, 2)
+    assert depth.shape == (5, 7)
+    depth.zero_()
+    assert torch.equal(points, before)
+
+
+@pytest.mark.parametrize("distortion", [(0.0, 0.0, 0.0, 0.0, 1.0), (-0.3, 0.1, 0.0, 0.0, 10.0)])
+def test_unprojecting_far_outside_a_strong_lens_is_finite(distortion):
+    pixels = torch.tensor([[1e6, -1e6], [1e6, 3.0], [30.0, 30.0]]).requires_grad_()
+    points = unproject(pixels, torch.ones(3), PerspectiveCamera(100.0, None, (64, 64), distortion))
+    assert bool(points.isfinite().all())
+    assert bool(torch.autograd.grad(points.sum(), pixels)[0].isfinite().all())

@@ -43,7 +43,7 @@ def test_a_scene_is_seen_whole_by_cameras_60_to_120_degrees_apart():
 
 def test_the_mirrored_twin_is_a_reflection_and_looks_the_same_from_far_away():
     generator = torch.Generator().manual_seed(1)
-    guess = random_guess(1, 4, 2, generator)
+    guess = random_guess(STUDIO, 1, 4, 2, generator)
     twin = guess.mirrored(STUDIO)
     first, second = guess.scene(STUDIO), twin.scene(STUDIO)
     assert np.allclose(np.linalg.det(second.rotation.numpy()), 1, atol=1e-5)
@@ -56,7 +56,7 @@ def test_the_mirrored_twin_is_a_reflection_and_looks_the_same_from_far_away():
 
 
 def test_keeping_picks_the_least_loss_of_every_frame():
-    guess = random_guess(5, 3, 2, torch.Generator().manual_seed(0))
+    guess = random_guess(STUDIO, 5, 3, 2, torch.Generator().manual_seed(0))
     loss = torch.tensor([[3.0, 0.0, 9.0], [1.0, 5.0, 8.0], [2.0, 6.0, 7.0], [9.0, 9.0, 0.5], [9.0, 9.0, 9.0]])
     kept = guess.keep(loss, 2)
     assert torch.equal(kept.directions[0, 0], guess.directions[1, 0])

@@ -282,3 +282,11 @@ def test_the_landmark_error_is_a_percentage_of_the_image_and_not_squared():
     expected = 100 * math.hypot(3 / 200, 4 / 100)
     assert mean_landmark_error(target + offset, target, (100, 200)).item() == pytest.approx(expected)
     assert mean_landmark_error(target, target, (8, 8)).item() == 0
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1e-4, 1e6])
+def test_scale_free_errors_are_so_at_any_scale(scale):
+    pose = torch.randn(3, 17, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert float(n_mpjpe(scale * pose, pose)) < 1e-12
+    assert float(p_mpjpe(scale * pose, pose)) < 1e-12
+    assert float(procrustes_align(scale * pose, pose).scale.sub(1 / scale).abs().max()) < 1e-9 / scale

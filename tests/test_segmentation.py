@@ -231,3 +231,20 @@ def test_the_fused_pass_is_its_parts(rule):
     torch.testing.assert_close(drawn.uncertainty, maps.uncertainty.amax(1), atol=1e-5, rtol=0)
     assert torch.equal(foreground_map(maps), maps.shape.amax(1))
     assert torch.equal(uncertainty_map(maps), maps.uncertainty.amax(1))
+
+
+def test_all_results_share_the_batch_of_points_and_depth():
+    puppet = Puppet.capsules(BODY_17, (16, 16))
+    drawn = puppet_segmentation(torch.rand(17, 2) * 9, torch.rand(5, 17) + 2, puppet, (9, 16))
+    assert drawn.maps.shape == (5, 13, 9, 16)
+    assert drawn.foreground.shape == drawn.uncertainty.shape == (5, 9, 16)
+
+
+@pytest.mark.parametrize("strength", [50.0, 1e6])
+def test_strengths_above_one_count_as_one(strength):
+    generator = torch.Generator().manual_seed(0)
+    depth = torch.rand(24, generator=generator) + 2
+    shape = (strength * torch.ones(24, 2, 2)).requires_grad_()
+    maps = depth_aware_segmentation(shape, depth)
+    torch.testing.assert_close(maps, depth_aware_segmentation(torch.ones(24, 2, 2), depth))
+    assert bool(torch.autograd.grad(maps.square().sum(), shape)[0].isfinite().all())

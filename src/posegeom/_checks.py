@@ -7,6 +7,7 @@ was expected.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -102,8 +103,8 @@ def check_number(name: str, value: Any, *, above: float | None = None, at_least:
     if isinstance(value, bool) or not isinstance(value, int | float | Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     number = float(value)
-    if number != number:
-        raise ValueError(f"{name} must be a number, got nan")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {value}")
     if above is not None and not number > above:
         raise ValueError(f"{name} must be > {above:g}, got {value}")
     if at_least is not None and not number >= at_least:

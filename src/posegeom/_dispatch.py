@@ -18,6 +18,11 @@ def runs_eagerly_on_cpu(*tensors: Tensor | None) -> bool:
     if torch.autograd.forward_ad._current_level >= 0:
         return False
     return all(
-        tensor is None or (type(tensor) in (Tensor, torch.nn.Parameter) and tensor.device.type == "cpu")
+        tensor is None
+        or (
+            type(tensor) in (Tensor, torch.nn.Parameter)
+            and tensor.device.type == "cpu"
+            and not torch._C._functorch.is_legacy_batchedtensor(tensor)  # autograd.grad(is_grads_batched=True)
+        )
         for tensor in tensors
     )

@@ -29,6 +29,9 @@ WIDEST = 1e3
 
 _NEWTON_STEPS = 8
 
+_NEWTON_WIDEST = 30.0
+"""Tangents that the lens is inverted within: 88 degrees; the squares of its r⁶ terms stay finite in float32."""
+
 
 @dataclass(frozen=True, eq=False)
 class PerspectiveCamera:
@@ -176,11 +179,13 @@ def _per_point(camera: PerspectiveCamera, points: Tensor, dtype: torch.dtype) ->
         **{"camera.focal": camera.focal, "camera.center": camera.center},
         **{"camera.distortion": camera.distortion},
     )
+    tensors = {
+        f"camera.{n}": v for n in ("focal", "center", "distortion") if isinstance(v := getattr(camera, n), Tensor)
+    }
+    check_batches(points=points.shape[:-2], **{name: value.shape[:-1] for name, value in tensors.items()})
     values: list[Tensor | float] = []
     for name in ("focal", "center", "distortion"):
         value = getattr(camera, name)
-        if isinstance(value, Tensor):
-            check_batches(**{"points": points.shape[:-2], f"camera.{name}": value.shape[:-1]})
         if value is not None:
             values += [
                 column.to(dtype).unsqueeze(-1) if isinstance(column, Tensor) else column for column in _columns(value)
@@ -230,7 +235,8 @@ def project(points: Tensor, camera: PerspectiveCamera) -> tuple[Tensor, Tensor]:
         x, y = _distort(x, y, values[4:])
     fx, fy, cx, cy = values[:4]
     pixels = torch.stack(torch.broadcast_tensors(fx * x + cx, fy * y + cy), dim=-1)
-    return pixels.to(points.dtype), points[..., 2]
+    # A copy: the depth is a result of its own, not a window into the points.
+    return pixels.to(points.dtype), points[..., 2].expand(pixels.shape[:-1]).clone()
 
 
 def _distort(x: Tensor, y: Tensor, coefficients: list[Tensor | float]) -> tuple[Tensor, Tensor]:
@@ -277,7 +283,8 @@ def unproject(pixels: Tensor, depth: Tensor, camera: PerspectiveCamera) -> Tenso
     check_floating("depth", depth)
     check_same_device(pixels=pixels, depth=depth)
     check_shape("depth", depth, ("*B", pixels.shape[-2]), "like pixels")
-    check_batches(pixels=pixels.shape[:-2], depth=depth.shape[:-1])
+    batches = {f"camera.{n}": v.shape[:-1] for n in ("focal", "center") if isinstance(v := getattr(camera, n), Tensor)}
+    check_batches(pixels=pixels.shape[:-2], depth=depth.shape[:-1], **batches)
     dtype = compute_dtype(pixels)
     values = _per_point(camera, pixels, dtype)
     fx, fy, cx, cy = values[:4]
@@ -296,7 +303,7 @@ def _newton_step(
     x: Tensor, y: Tensor, target_x: Tensor, target_y: Tensor, coefficients: list[Tensor | float]
 ) -> tuple[Tensor, Tensor]:
     k1, k2, p1, p2, k3 = coefficients
-    x, y = x.clamp(-WIDEST, WIDEST), y.clamp(-WIDEST, WIDEST)
+    x, y = x.clamp(-_NEWTON_WIDEST, _NEWTON_WIDEST), y.clamp(-_NEWTON_WIDEST, _NEWTON_WIDEST)
     r2 = x * x + y * y
     radial = ((k3 * r2 + k2) * r2 + k1) * r2
     slope = 2 * ((3 * k3 * r2 + 2 * k2) * r2 + k1)  # d radial / d x = slope · x

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +65,11 @@ def draw_capsule(
     """One part along +X in the middle of an (h, w) map: shape (h, w), uncertainty (h, w) and anchors (4, 2)."""
     height, width = size
     scale = height / TEMPLATE_HEIGHT
-    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2])
-    y, x = torch.meshgrid(torch.arange(height) - middle[1], torch.arange(width) - middle[0], indexing="ij")
+    # float32 on the CPU, whatever the defaults are set to.
+    here: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    middle = torch.tensor([(width - 1) / 2, (height - 1) / 2], **here)
+    rows, columns = torch.arange(height, **here), torch.arange(width, **here)
+    y, x = torch.meshgrid(rows - middle[1], columns - middle[0], indexing="ij")
     if len(joints) == 4:
         length, upper, lower, rounding = (value * scale / 2 for value in TORSO_SHAPE)
         distance = _trapezium_distance(x, y, length, upper, lower) - 2 * rounding
@@ -80,7 +84,7 @@ def draw_capsule(
         anchors = [(-half, 0.0), (half, 0.0)] * 2
     shape = _soft_inside(distance + CAPSULE_ERODE * scale, CAPSULE_BLUR * scale)
     grown = _soft_inside(distance - 2 * CAPSULE_ERODE * scale, CAPSULE_BLUR * scale)
-    return shape, (grown - shape).clamp(min=0), torch.tensor(anchors) + middle
+    return shape, (grown - shape).clamp(min=0), torch.tensor(anchors, **here) + middle
 
 
 def _bone_length(skeleton: Skeleton, parent: int, child: int) -> float:
@@ -102,9 +106,8 @@ def _soft_inside(distance: Tensor, blur: float) -> Tensor:
 def _trapezium_distance(x: Tensor, y: Tensor, half_length: float, upper: float, lower: float) -> Tensor:
     """Distance, negative inside, to the symmetric trapezium of half widths `upper` (x < 0) and `lower` (x > 0)."""
     y = y.abs()
-    slope = torch.tensor([2 * half_length, lower - upper])
-    slope = slope / slope.norm()
-    edge = (y - upper) * slope[0] - (x + half_length) * slope[1]
+    along, across = 2 * half_length, lower - upper
+    edge = ((y - upper) * along - (x + half_length) * across) / math.hypot(along, across)
     ends = x.abs() - half_length
     outside = torch.hypot(edge.clamp(min=0), ends.clamp(min=0))
     return outside + torch.maximum(edge, ends).clamp(max=0)

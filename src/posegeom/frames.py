@@ -20,7 +20,7 @@ PARALLEL = 1e-12
 
 
 def unit_vector(vectors: Tensor, zero_to_x: bool = False) -> Tensor:
-    """V / |v| for (*B, D), at any scale from 1e-18 up.
+    """The unit vector v / |v| for (*B, D), at any scale from 1e-18 up.
 
     A zero vector gives zeros, or (1, 0, ...) with `zero_to_x`; its gradient is zero.
     """
@@ -61,7 +61,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """A × b of 3-vectors, broadcasting."""
+    """The cross product a × b of 3-vectors, broadcasting."""
     ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
     bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
     return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dim=-1)

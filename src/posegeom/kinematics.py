@@ -198,10 +198,7 @@ def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") ->
     points = joints.to(compute_dtype(joints))
     parts = points.unbind(-2)
     root = parts[skeleton.root]
-    bones = gather_joints(points, [c for _, c in skeleton.bones]) - gather_joints(
-        points, [p for p, _ in skeleton.bones]
-    )
-    lengths = safe_norm(bones)
+    lengths = safe_norm(bone_vectors(points, skeleton))
     length_of = {child: lengths[..., bone, None] for bone, (_, child) in enumerate(skeleton.bones)}
 
     position = {skeleton.root: torch.zeros_like(root)}
@@ -216,7 +213,9 @@ def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") ->
     for level in skeleton.levels[1:]:
         free = [joint for joint in level if joint in skeleton.free_joints]
         for joint in free:
-            aim = unit_vector((parts[joint] - root) - position[skeleton.parents[joint]], zero_to_x=True)
+            offset = (parts[joint] - root) - position[skeleton.parents[joint]]
+            # A bone of no length has no direction; what is left of the difference is the parent's rounding.
+            aim = unit_vector(torch.where(length_of[joint] == 0, 0.0, offset), zero_to_x=True)
             if frame == "limb" and skeleton.parents[joint] in limb:
                 axes = _limb_frames([limb[skeleton.parents[joint]]])
                 aim = torch.cat([(aim * axis.squeeze(-2)).sum(-1, keepdim=True) for axis in axes], dim=-1)
@@ -336,7 +335,7 @@ def flip_joints(
 
 
 def affine_points(points: Tensor, matrix: Tensor) -> Tensor:
-    """P → A p + t for every point.
+    """Move every point by an affine map, p → A p + t.
 
     Args:
         points: (*B, J, D).

@@ -30,6 +30,7 @@ from posegeom.skeleton import Skeleton
 
 REDUCTIONS = ("mean", "sum", "none")
 SMALLEST_PROBABILITY = 1e-12
+SMALLEST_STD = 1e-6
 
 
 class TrackingLoss(NamedTuple):
@@ -292,7 +293,8 @@ def bone_length_nll(
         joints: (*B, J, D) in any unit.
         skeleton: their tree.
         mean: (N,) or (*B, N) expected relative lengths b̄, in the order of `skeleton.bones`.
-        std: the standard deviation σ (not the variance) > 0: a number, (N,) or (*B, N).
+        std: the standard deviation σ (not the variance) > 0: a number, (N,) or (*B, N). Tensor values below 1e-6
+            count as 1e-6.
         reduction: over the samples *B.
 
     Returns:
@@ -322,7 +324,7 @@ def bone_length_nll(
     relative = _relative_lengths(joints.to(compute_dtype(joints)), skeleton)
     sigma: Tensor | float
     if isinstance(std, Tensor):
-        sigma = std.to(relative.dtype)
+        sigma = std.to(relative.dtype).clamp(min=SMALLEST_STD)
         log_sigma: Tensor | float = sigma.log()
     else:
         sigma = check_number("std", std, above=0)
@@ -388,7 +390,7 @@ def masked_l1(a: Tensor, b: Tensor, weight: Tensor, reduction: str = "mean") -> 
     Args:
         a: (*B, C, H, W).
         b: (*B, C, H, W), or what broadcasts to it (a constant background (C, 1, 1), say).
-        weight: (*B, H, W) w; not normalised, so a mask that covers little weighs little.
+        weight: (*B, H, W) w; not normalised, so a mask that covers little weighs little. It does not hide NaN.
         reduction: over the samples *B.
 
     Returns:

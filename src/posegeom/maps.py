@@ -73,6 +73,7 @@ def joint_heatmaps(
     compute = compute_dtype(points)
     joints = points.shape[-2]
     spread = _per_item("sigma", sigma, points, joints, compute)
+    _check_together(dtype, points=points, sigma=sigma, visible=visible)
     weight, hidden = _visibility(visible, points, compute)
     p = points.to(compute)
     if hidden is not None:
@@ -153,6 +154,7 @@ def limb_maps(
     thickness = _per_item("width", width, points, len(pairs), compute)
     relative = _per_item("stretch", stretch, points, len(pairs), compute)
     start, end, weight = _bone_ends(points, pairs, visible, compute)
+    _check_together(dtype, points=points, width=width, stretch=stretch, visible=visible)
 
     vector = end - start
     length = safe_norm(vector, keepdim=True)
@@ -217,7 +219,7 @@ def skeleton_image(
         TypeError, ValueError: a wrong dtype, shape, device or range, no bones, a joint number that does not exist.
 
     Degenerate cases: bones shorter than 1e-3 px are points at their middle. Power 1 has a kink on the bone, where
-    the gradient is 0. Where several bones are equally near, they share the gradient. All invisible: zeros.
+    the gradient is 0. Where several bones are equally near, the first one has the gradient. All invisible: zeros.
 
     Source: 001 eq. (2) (κ).
 
@@ -234,6 +236,7 @@ def skeleton_image(
     check_choice("power", power, (1, 2))
     compute = compute_dtype(points)
     start, end, weight = _bone_ends(points, pairs, visible, compute)
+    _check_together(dtype, points=points, visible=visible)
     if weight is not None:
         batch = torch.broadcast_shapes(start.shape[:-1], weight.shape)
         start, end, weight = start.expand(*batch, 2), end.expand(*batch, 2), weight.expand(batch)
@@ -253,9 +256,12 @@ def _stick_figure(
     start: Tensor, end: Tensor, weight: Tensor | None, height: int, width: int, gamma: float, power: int
 ) -> Tensor:
     squared = _segment_distance_squared(start, end, height, width)
+    # Indexed instead of amin: where several bones are equally near, the first one alone has the gradient.
     if weight is None:
-        return _fade(squared.amin(-3), gamma, power)
-    return (weight[..., None, None] * _fade(squared, gamma, power)).amax(-3)
+        nearest = squared.gather(-3, squared.argmin(-3, keepdim=True)).squeeze(-3)
+        return _fade(nearest, gamma, power)
+    values = weight[..., None, None] * _fade(squared, gamma, power)
+    return values.gather(-3, values.argmax(-3, keepdim=True)).squeeze(-3)
 
 
 def _fade(squared: Tensor, gamma: float, power: int) -> Tensor:
@@ -363,6 +369,14 @@ def _per_item(name: str, value: float | Tensor, points: Tensor, count: int, dtyp
     return value.to(dtype).unsqueeze(-1)
 
 
+def _check_together(dtype: torch.dtype | None, points: Tensor, **values: object) -> None:
+    """The batches of all tensor arguments fit one another, and the result's dtype is a floating one."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.ndim > 0}
+    check_batches(points=points.shape[:-2], **{name: value.shape[:-1] for name, value in tensors.items()})
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point type, got {dtype}")
+
+
 def _inverse_width(width: float | Tensor) -> float | Tensor:
     """1 / max(width, 1e-3)."""
     return 1 / width.clamp(min=NARROWEST) if isinstance(width, Tensor) else 1 / max(width, NARROWEST)
@@ -401,7 +415,7 @@ def _bone_ends(
 
 
 def _offsets(origin: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """U − origin for every pixel u: (*B, N, 1, W) and (*B, N, H, 1)."""
+    """Offsets u − origin for every pixel u: (*B, N, 1, W) and (*B, N, H, 1)."""
     columns = torch.arange(width, device=origin.device, dtype=origin.dtype)
     rows = torch.arange(height, device=origin.device, dtype=origin.dtype).unsqueeze(-1)
     x, y = (part[..., None, None] for part in origin.unbind(-1))

@@ -20,7 +20,7 @@ from posegeom._checks import (
     compute_dtype,
 )
 from posegeom.frames import safe_norm
-from posegeom.procrustes import procrustes_align
+from posegeom.procrustes import procrustes_align, unit_size
 from posegeom.skeleton import gather_joints
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -149,6 +149,7 @@ def n_mpjpe(
     """
     _check_poses(prediction, target, mask, root)
     p, t = _pair(prediction, target, root)
+    p = p / unit_size(p)  # the result does not depend on the prediction's scale
     scale = (p * t).sum((-2, -1), keepdim=True) / (p * p).sum((-2, -1), keepdim=True).clamp(min=1e-18)
     return _reduce(_errors(scale * p - t, mask), mask, reduction, prediction.dtype)
 
@@ -323,8 +324,8 @@ def auc(
         raise ValueError(f"thresholds must be a sequence of at least one number, got {thresholds!r}")
     limits = [check_number("thresholds", limit, at_least=0) for limit in thresholds]
     distance, weight = _distances(prediction, target, mask, root, joints)
-    scores = [_reduce((distance < limit).to(weight.dtype), weight, "mean", prediction.dtype) for limit in limits]
-    return torch.stack(scores).mean()
+    scores = [_reduce((distance < limit).to(weight.dtype), weight, "mean", weight.dtype) for limit in limits]
+    return torch.stack(scores).mean().to(prediction.dtype)
 
 
 def _class_counts(prediction: Tensor, target: Tensor, classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -343,7 +344,9 @@ def _class_counts(prediction: Tensor, target: Tensor, classes: int, ignore_index
         both.append((predicted & true).sum())
         only_prediction.append((predicted & ~true).sum())
         only_target.append((true & counted & ~predicted).sum())
-    return torch.stack(both), torch.stack(only_prediction), torch.stack(only_target)
+    counts = (torch.stack(column).to(torch.float32) for column in (both, only_prediction, only_target))
+    true_positive, false_positive, false_negative = counts
+    return true_positive, false_positive, false_negative
 
 
 def _class_mean(score: Tensor, reduction: str) -> Tensor:

@@ -66,13 +66,25 @@ def procrustes_align(prediction: Tensor, target: Tensor, allow_reflection: bool 
     p, q = prediction.to(compute), target.to(compute)
     p_mean, q_mean = p.mean(-2, keepdim=True), q.mean(-2, keepdim=True)
     p, q = p - p_mean, q - q_mean
+    size = unit_size(p)  # everything but `scale` itself is the same for a prediction of another scale
+    p = p / size
     covariance = (q.unsqueeze(-1) * p.unsqueeze(-2)).sum(-3)
     rotation = _nearest_rotation(covariance, allow_reflection)
     turned = rotate(rotation.unsqueeze(-3), p)
     scale = (turned * q).sum((-2, -1)) / (p * p).sum((-2, -1)).clamp(min=1e-18)
     aligned = scale[..., None, None] * turned + q_mean
+    scale = scale / size[..., 0, 0]
     translation = q_mean.squeeze(-2) - scale.unsqueeze(-1) * rotate(rotation, p_mean.squeeze(-2))
     return Alignment(*(value.to(prediction.dtype) for value in (aligned, scale, rotation, translation)))
+
+
+def unit_size(points: Tensor) -> Tensor:
+    """About the largest coordinate of every pose (*B, J, D), as (*B, 1, 1) without gradient; 1 for a pose of zeros.
+
+    A power of two, so that dividing by it is exact.
+    """
+    size = points.detach().abs().amax((-2, -1), keepdim=True)
+    return torch.where(size == 0, 1.0, torch.exp2(torch.where(size == 0, 1.0, size).log2().floor()))
 
 
 def _nearest_rotation(matrix: Tensor, allow_reflection: bool) -> Tensor:

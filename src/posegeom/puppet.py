@@ -28,6 +28,9 @@ from posegeom.capsules import draw_capsule, part_joints
 from posegeom.frames import safe_norm, unit_vector
 from posegeom.skeleton import Skeleton
 
+NARROWEST = 1e-3
+"""Width scales below this count as this."""
+
 SHORTEST = 1e-3
 """Limbs shorter than this many pixels are scaled as if they were this long."""
 
@@ -186,7 +189,7 @@ class Puppet:
             shape,
             uncertainty,
             anchors,
-            torch.tensor([len(joints) for _, joints in parts]),
+            torch.tensor([len(joints) for _, joints in parts], device="cpu"),
             tuple(joints for _, joints in parts),
             tuple(name for name, _ in parts),
             skeleton,
@@ -239,7 +242,11 @@ class Puppet:
             mask = labels == number
             if not mask.any():
                 raise ValueError(f"label_image must hold label {number} for part {name!r}, got none")
-            eroded = ndimage.binary_erosion(mask, disc)
+            eroded = ndimage.binary_erosion(mask, disc, border_value=1)  # the picture's edge cuts, it does not erode
+            if not eroded.any():
+                raise ValueError(
+                    f"erosion must leave something of part {name!r}, got {erosion} px, which leaves nothing"
+                )
             dilated = ndimage.binary_dilation(mask, disc)
             shape.append(ndimage.gaussian_filter(eroded.astype(np.float32), spread))
             edge = dilated.astype(np.float32) - eroded.astype(np.float32)
@@ -248,8 +255,8 @@ class Puppet:
         return cls(
             torch.from_numpy(np.stack(shape)).clamp(0, 1),
             torch.from_numpy(np.stack(uncertainty)).clamp(0, 1),
-            torch.tensor(anchors, dtype=torch.float32),
-            torch.tensor([len(joints) for _, joints in parts]),
+            torch.tensor(anchors, dtype=torch.float32, device="cpu"),
+            torch.tensor([len(joints) for _, joints in parts], device="cpu"),
             tuple(joints for _, joints in parts),
             tuple(name for name, _ in parts),
             skeleton,
@@ -286,12 +293,13 @@ def _joint_positions(
     """Positions by joint number, of those joints that parts hang on."""
     needed = sorted({joint for _, joints in part_joints(skeleton) for joint in joints})
     if isinstance(points, Mapping):
-        lacking = [skeleton.joints[joint] for joint in needed if skeleton.joints[joint] not in points]
+        known = {skeleton.index(name): name for name in points if name in skeleton}
+        lacking = [skeleton.joints[joint] for joint in needed if joint not in known]
         if lacking:
             raise ValueError(
                 f"anchor_points must name every joint that a part hangs on, got none for {', '.join(lacking)}"
             )
-        return {joint: (float((p := points[skeleton.joints[joint]])[0]), float(p[1])) for joint in needed}
+        return {joint: (float((p := points[known[joint]])[0]), float(p[1])) for joint in needed}
     array = np.asarray(points, dtype=np.float64)
     if array.shape != (len(skeleton.joints), 2):
         raise ValueError(
@@ -321,7 +329,7 @@ def part_transforms(
         points: (*B, J, 2) pixels of the joints of `puppet.skeleton`.
         puppet: the template.
         width_scale: how much wider than in the template limbs are drawn: a number > 0, or a tensor that broadcasts
-            with (*B, 1) (a person further away is thinner) or (*B, L).
+            with (*B, 1) (a person further away is thinner) or (*B, L); its values below 1e-3 count as 1e-3.
         size: (H, W) of the output; None if it is the puppet's own size (ρ = 1).
 
     Returns:
@@ -363,7 +371,7 @@ def _part_affines(
     if isinstance(width_scale, Tensor):
         check_floating("width_scale", width_scale)
         check_same_device(points=points, width_scale=width_scale)
-        scale = width_scale.to(compute)
+        scale = width_scale.to(compute).clamp(min=NARROWEST)
         if scale.ndim > 0:
             check_batches(**{"points and parts": (*points.shape[:-2], count), "width_scale": scale.shape})
         across = (scale / ratio).expand(torch.broadcast_shapes(scale.shape, (*points.shape[:-2], count)))
@@ -373,7 +381,11 @@ def _part_affines(
 
     q_start, q_end, q_left, q_right = _part_axes(points.to(compute), puppet)
     first, second = puppet.anchors[:, 0:2].to(compute), puppet.anchors[:, 2:4].to(compute)
-    four = (puppet.anchor_counts == 4).unsqueeze(-1)
+    number = torch.arange(count, device=points.device).unsqueeze(-1)
+    four = torch.zeros_like(number, dtype=torch.bool)
+    for part, joints in enumerate(puppet.joints):
+        if len(joints) == 4:
+            four = four | (number == part)
     r_start = torch.where(four, first.mean(-2), first[:, 0])
     r_end = torch.where(four, second.mean(-2), first[:, 1])
     q, r = q_end - q_start, r_end - r_start

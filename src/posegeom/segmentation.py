@@ -26,6 +26,9 @@ SHARPNESS = math.log(10) / math.log(1.05) * (1 + 1e-5)
 """A part 5 % nearer hides the other ten times more than it is hidden; a hair more than ln 10 / ln 1.05, so that a near
 part of strength .55 wins at a depth ratio of 1.05 itself, where the two are equal but for rounding."""
 
+VANISHING = 1e-30
+"""A sum of all strengths below this is nothing at all, and is not divided by."""
+
 RULES = ("occlusion", "paper")
 
 
@@ -95,7 +98,7 @@ def depth_aware_segmentation(
     There the background wins everywhere once d > 1/ln(L − 1), even under a lone full part (docs/notes).
 
     Args:
-        shape: (*B, L, H, W) part maps φ in [0, 1].
+        shape: (*B, L, H, W) part maps φ; values outside [0, 1] count as 0 or 1, with zero gradient.
         depth: (*B, L) depth d of the parts, metres; below 1e-3 counts as 1e-3.
         rule: "occlusion" or "paper".
         sharpness: κ > 0 of the occlusion rule; default ln 10 / ln 1.05.
@@ -106,8 +109,8 @@ def depth_aware_segmentation(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, rule or range.
 
-    Degenerate cases: more than about 120 full parts on one pixel at equal depth underflow in float32; the maps are
-    then zeros there.
+    Degenerate cases: about 100 full parts or more on one pixel at equal depth are too weak to compare; the maps are
+    then close to zero there and sum to no 1.
 
     Source: 000 §3.1 and ours.
 
@@ -130,7 +133,7 @@ def depth_aware_segmentation(
     check_choice("rule", rule, RULES)
     kappa = SHARPNESS if sharpness is None else check_number("sharpness", sharpness, above=0)
     compute = compute_dtype(shape)
-    phi, distance = shape.to(compute), depth.to(compute).clamp(min=NEAREST)
+    phi, distance = shape.to(compute).clamp(0, 1), depth.to(compute).clamp(min=NEAREST)
     if rule == "paper":
         strength = torch.softmax(phi / distance[..., None, None], dim=-3)
         background = 1 - strength.amax(-3, keepdim=True)
@@ -154,7 +157,7 @@ def _occlusion(phi: Tensor, distance: Tensor, kappa: float) -> Tensor:
     background = background.expand(*visible.shape[:-3], 1, *visible.shape[-2:])
     maps = torch.cat((visible, background), dim=-3)
     total = maps.sum(-3, keepdim=True)
-    return maps / torch.where(total == 0, 1.0, total)
+    return maps / torch.where(total < VANISHING, 1.0, total)
 
 
 def hard_segmentation(maps: Tensor) -> Tensor:
@@ -179,6 +182,8 @@ def hard_segmentation(maps: Tensor) -> Tensor:
     """
     check_floating("maps", maps)
     check_shape("maps", maps, ("*B", "L+1", "H", "W"))
+    if maps.shape[-3] == 0:
+        raise ValueError(f"maps must hold at least one class, got {tuple(maps.shape)}")
     return maps.argmax(-3)
 
 
@@ -226,7 +231,8 @@ def puppet_segmentation(
     check_same_device(points=points, joint_depth=joint_depth)
     check_batches(points=points.shape[:-2], joint_depth=joint_depth.shape[:-1])
     compute = compute_dtype(points)
-    maps = part_maps(points.to(compute), puppet, size, width_scale)
+    batch = torch.broadcast_shapes(points.shape[:-2], joint_depth.shape[:-1])
+    maps = part_maps(points.to(compute).expand(*batch, *points.shape[-2:]), puppet, size, width_scale)
     depth = part_depth(joint_depth.to(compute), puppet)
     drawn = (
         depth_aware_segmentation(maps.shape, depth, rule, sharpness),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from posegeom._checks import check_choice, check_floating, check_shape
+from posegeom._checks import check_choice, check_floating, check_shape, compute_dtype
 
 ALIASES = {"head": "head_top", "head_top": "head"}
 """Two names of one joint: the head's end is called "head" in BODY_17 and "head_top" elsewhere."""
@@ -297,7 +297,8 @@ def convert_joints(joints: Tensor, source: Skeleton, target: Skeleton, missing: 
             converted.append(parts[source.index(name)])
         elif name in DERIVED and all(end in source for end in DERIVED[name]):
             first, second = DERIVED[name]
-            converted.append((parts[source.index(first)] + parts[source.index(second)]) / 2)
+            one, other = (parts[source.index(end)].to(compute_dtype(joints)) for end in (first, second))
+            converted.append(((one + other) / 2).to(joints.dtype))
         else:
             lacking.append(name)
             converted.append(torch.full_like(parts[0], float("nan")))

@@ -152,7 +152,7 @@ def run_demo(options: DemoOptions, recipe: Recipe | None = None) -> dict[str, ob
     )
 
     generator = torch.Generator().manual_seed(options.seed + 1000)
-    start = random_guess(1, options.frames, options.views, torch.Generator().manual_seed(options.seed + 1000))
+    start = random_guess(studio, 1, options.frames, options.views, torch.Generator().manual_seed(options.seed + 1000))
     redraw = options.noise and options.views > 1
     total = recipe.heatmap_steps * (2 if redraw else 1) + (recipe.redraw_steps if redraw else 0)
     columns = (

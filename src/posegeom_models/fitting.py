@@ -68,6 +68,8 @@ class Studio:
     radius: float = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.camera.size[0] != self.camera.size[1] or isinstance(self.camera.focal, Tensor):
+            raise ValueError(f"camera must have a square picture and plain numbers, got {self.camera}")
         size = (self.puppet_size, self.puppet_size)
         object.__setattr__(self, "puppet", Puppet.capsules(self.skeleton, size))
         object.__setattr__(self, "radius", self.skeleton.reach())
@@ -97,7 +99,7 @@ class Guess:
     """K candidate answers for each of F frames.
 
     Args:
-        directions: (K, F, 13, 3), any length.
+        directions: (K, F, J_free, 3), any length.
         hip_angle: (K, F).
         axes: (K, F, V, 2, 3) the first two rows of a camera's rotation, before Gram-Schmidt.
         shift: (K, F, V, 3) raw values of `bounded_translation`.
@@ -175,13 +177,13 @@ def _guess(values: Iterable[Tensor], path: tuple[Scene, ...] = ()) -> Guess:
     return Guess(directions, hip_angle, axes, shift, path)
 
 
-def random_guess(candidates: int, frames: int, views: int, generator: torch.Generator) -> Guess:
+def random_guess(studio: Studio, candidates: int, frames: int, views: int, generator: torch.Generator) -> Guess:
     """Random limbs, and upright people seen from anywhere."""
     turn = (torch.rand(candidates, frames, views, generator=generator) * 2 - 1) * math.pi
     tilt = torch.randn(candidates, frames, views, generator=generator) * 0.2
     rotation = camera_rotation(turn, tilt, torch.zeros_like(turn))
     return Guess(
-        torch.randn(candidates, frames, 13, 3, generator=generator) * 0.5,
+        torch.randn(candidates, frames, len(studio.skeleton.free_joints), 3, generator=generator) * 0.5,
         torch.zeros(candidates, frames),
         rotation[..., :2, :],
         torch.tensor([0.0, 0.0, -2.0]).expand(candidates, frames, views, 3),
@@ -274,14 +276,13 @@ def descend(
     """Adam with a cosine schedule on all candidates at once; they do not interact.
 
     Returns:
-        The candidates after the last step, and their last loss (K, F).
+        The candidates after the last step, and their loss (K, F).
     """
     values = [value.detach().clone().requires_grad_() for value in guess.values]
     speeds = (1.0, 1.0, 1.0, 2.0)  # translations are in units of half an image
     optimizer = torch.optim.Adam([{"params": [value], "lr": 0.0} for value in values], lr=stage.rate, betas=(0.9, 0.95))
     path = list(guess.path)
     every = max(stage.steps // snapshots, 1) if snapshots else stage.steps + 1
-    losses = torch.empty(0)
     for step in range(stage.steps):
         rate = stage.rate * (0.02 + 0.49 * (1 + math.cos(math.pi * step / stage.steps)))
         for group, speed in zip(optimizer.param_groups, speeds, strict=True):
@@ -289,13 +290,14 @@ def descend(
         scene = _guess(values).scene(studio)
         if step % every == 0 and snapshots:
             path.append(Scene(*(part.detach() for part in scene)))
-        losses = loss(*studio.look(scene, stage.size))
         optimizer.zero_grad()
-        losses.sum().backward()
+        loss(*studio.look(scene, stage.size)).sum().backward()
         optimizer.step()
         if progress is not None:
             progress(1)
-    return _guess((value.detach() for value in values), tuple(path)), losses.detach()
+    after = _guess((value.detach() for value in values), tuple(path))
+    with torch.no_grad():
+        return after, loss(*studio.look(after.scene(studio), stage.size))
 
 
 def fit_heatmaps(
@@ -324,7 +326,7 @@ def fit_heatmaps(
     def refined(guess: Guess, stage: Stage, snapshots: int) -> tuple[Guess, Tensor]:
         return descend(guess, studio, stage, heatmap_loss(peaks, stage, studio.size), progress, snapshots)
 
-    guess, loss = refined(random_guess(recipe.starts, frames, views, generator), recipe.search, 8)
+    guess, loss = refined(random_guess(studio, recipe.starts, frames, views, generator), recipe.search, 8)
     guess = guess.keep(loss, recipe.survivors)
     guess, loss = refined(guess.joined(guess.mirrored(studio)), recipe.refine, 6)
     guess = guess.keep(loss, recipe.jolt_from)

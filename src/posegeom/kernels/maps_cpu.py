@@ -13,16 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posegeom._dispatch import runs_eagerly_on_cpu
+
 Context = Any
 
 
 def differentiate_reference(
     reference: Callable[..., Tensor], inputs: tuple[Tensor, ...], gradient: Tensor, needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the reference to the inputs that need one, with a graph for the next derivative."""
-    wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(reference(*inputs), wanted, gradient, create_graph=True))
+    """Gradients of the reference to the inputs that need one, with a graph for the next derivative if one is built."""
+    again = torch.is_grad_enabled()
+    if not again:
+        inputs = tuple(value.detach().requires_grad_(need) for value, need in zip(inputs, needed, strict=True))
+    with torch.enable_grad():
+        wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(reference(*inputs), wanted, gradient, create_graph=again))
     return tuple(next(found) if need else None for need in needed)
+
+
+def takes_reference(gradient: Tensor) -> bool:
+    """True where a backward must be one of traceable, batchable, differentiable steps: create_graph, vmap, tracing."""
+    return torch.is_grad_enabled() or not runs_eagerly_on_cpu(gradient)
 
 
 class GaussianMaps(torch.autograd.Function):
@@ -55,7 +66,7 @@ class GaussianMaps(torch.autograd.Function):
         """Moments, or the reference's own backward with create_graph."""
         x, y, precision, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
-        if torch.is_grad_enabled():
+        if takes_reference(gradient):
             given = tuple(value for value in (x, y, precision, weight) if value is not None)
             found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
             return (*found, *(None,) * (6 - len(given)))
@@ -114,7 +125,7 @@ class LimbGaussians(torch.autograd.Function):
         """Moments, or the reference's own backward with create_graph."""
         *inputs, maps = ctx.saved_tensors
         needed = ctx.needs_input_grad[:7]
-        if torch.is_grad_enabled():
+        if takes_reference(gradient):
             given = tuple(value for value in inputs if value is not None)
             found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
             return (*found, *(None,) * (9 - len(given)))
@@ -154,7 +165,9 @@ def _chunks(maps: Tensor) -> list[slice]:
 
 def _offsets(x: Tensor, y: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Row and column numbers minus the point: (*B, N, H) and (*B, N, W)."""
-    dy, dx = (torch.arange(n, dtype=x.dtype) - v.unsqueeze(-1) for v, n in zip((y, x), size, strict=True))
+    dy, dx = (
+        torch.arange(n, dtype=x.dtype, device=x.device) - v.unsqueeze(-1) for v, n in zip((y, x), size, strict=True)
+    )
     return dy, dx
 
 
@@ -166,7 +179,8 @@ def _limb_gaussians(
     half = math.sqrt(0.5)
     slopes = (dx, c * along), (dy, s * along), (dx, -s * across), (dy, c * across)
     ax, ay, bx, by = (_flat(offset * (half * slope).unsqueeze(-1), 1) for offset, slope in slopes)
-    maps = ax.new_empty(ax.shape[0], *size)
+    result = ax.new_empty(*x.shape, *size)
+    maps = _flat(result)
     chunks = _chunks(maps)
     buffer = torch.empty_like(maps[chunks[0]]) if chunks else maps
     for part in chunks:
@@ -175,7 +189,7 @@ def _limb_gaussians(
         torch.add(ax[part].unsqueeze(-2), ay[part].unsqueeze(-1), out=block)
         torch.add(bx[part].unsqueeze(-2), by[part].unsqueeze(-1), out=other)
         _exp_(block.mul_(block).addcmul_(other, other).neg_())
-    return maps.view(*x.shape, *size)
+    return result
 
 
 def _moments(gradient: Tensor, maps: Tensor, dy: Tensor, dx: Tensor) -> Tensor:
@@ -216,8 +230,9 @@ class StickFigure(torch.autograd.Function):
         ctx.size, ctx.fade, ctx.short, ctx.reference = size, fade, short, reference
         a, b = _flat(start), _flat(end)
         w = None if weight is None else _flat(weight, 1)
-        best = a.new_full((a.shape[0], *size), 0.0 if weight is not None else float("inf"))
-        winner = torch.zeros(best.shape, dtype=torch.uint8 if a.shape[1] < 256 else torch.int64)
+        image = a.new_empty(*start.shape[:-2], *size)
+        best = _flat(image)
+        winner = torch.zeros_like(best, dtype=torch.uint8 if a.shape[1] < 256 else torch.int64)
         position, other, value = (torch.empty_like(best) for _ in range(3))
         for bone in range(a.shape[1]):
             dx, dy, px, py, vx, vy = _segment(a[:, bone], b[:, bone], size, short)
@@ -227,13 +242,16 @@ class StickFigure(torch.autograd.Function):
             value.mul_(value).addcmul_(other, other)
             if w is not None:
                 _fade_(value, *fade).mul_(w[:, bone, None, None])
-            if bone and any(ctx.needs_input_grad):
+            if bone == 0:
+                best.copy_(value)
+                continue
+            if any(ctx.needs_input_grad):
                 winner.masked_fill_(value < best if w is None else value > best, bone)
             (torch.minimum if w is None else torch.maximum)(best, value, out=best)
         if w is None:
             _fade_(best, *fade)
         ctx.save_for_backward(start, end, weight, winner)
-        return best.view(*start.shape[:-2], *size)
+        return image
 
     @staticmethod
     def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -241,7 +259,7 @@ class StickFigure(torch.autograd.Function):
         start, end, weight, winner = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
         rest = (None,) * 4
-        if torch.is_grad_enabled():
+        if takes_reference(gradient):
             if weight is None:
                 pair = differentiate_reference(
                     lambda a, b: ctx.reference(a, b, None), (start, end), gradient, needed[:2]
@@ -257,13 +275,17 @@ class StickFigure(torch.autograd.Function):
         inverse = torch.where(short, 0.0, 1 / torch.where(short, 1.0, squared_length))
         # Everything that is constant along a segment, looked up once per pixel.
         ax, ay, vx, vy = (v.gather(1, index) for v in (*a.unbind(-1), *vector.unbind(-1)))
-        ex = torch.arange(width, dtype=a.dtype).repeat(height) - ax
-        ey = torch.arange(height, dtype=a.dtype).repeat_interleave(width) - ay
-        r = (ex * vx).addcmul_(ey, vy).mul_(inverse.gather(1, index)).clamp_(0, 1)
-        if bool(short.any()):
-            r = torch.where(short.gather(1, index), 0.5, r)
-        ex.addcmul_(r, vx, value=-1)
-        ey.addcmul_(r, vy, value=-1)
+        ex = torch.arange(width, dtype=a.dtype, device=a.device).repeat(height) - ax
+        ey = torch.arange(height, dtype=a.dtype, device=a.device).repeat_interleave(width) - ay
+        scale = inverse.gather(1, index)
+        r = (ex * vx).addcmul_(ey, vy).mul_(scale)
+        r = torch.where(short.gather(1, index), 0.5, r.clamp_(0, 1))
+        # Between the ends e is perpendicular to the segment. Taken as a difference it would, on the segment, be
+        # rounding noise along it, which power 1 divides by its own length.
+        inside = (r > 0) & (r < 1) & (scale > 0)
+        sideways = (ex * vy).addcmul_(ey, vx, value=-1).mul_(scale)
+        ex = torch.where(inside, sideways * vy, ex.addcmul_(r, vx, value=-1))
+        ey = torch.where(inside, sideways.neg_().mul_(vx), ey.addcmul_(r, vy, value=-1))
         squared = (ex * ex).addcmul_(ey, ey)
         slope: float | Tensor = 2 * gamma
         if power == 1:
@@ -302,8 +324,8 @@ def _segment(a: Tensor, b: Tensor, size: tuple[int, int], short: float) -> tuple
     vector = b - a
     squared_length = (vector * vector).sum(-1, keepdim=True)
     inverse = torch.where(squared_length < short, 0.0, 1 / torch.where(squared_length < short, 1.0, squared_length))
-    dx = torch.arange(width, dtype=a.dtype) - a[:, :1]
-    dy = torch.arange(height, dtype=a.dtype) - a[:, 1:]
+    dx = torch.arange(width, dtype=a.dtype, device=a.device) - a[:, :1]
+    dy = torch.arange(height, dtype=a.dtype, device=a.device) - a[:, 1:]
     # A segment of no length is the point at its middle: r = ½ everywhere.
     half = torch.where(squared_length < short, 0.5, 0.0)
     px, py = dx * (vector[:, :1] * inverse) + half, dy * (vector[:, 1:] * inverse)
