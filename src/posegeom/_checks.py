@@ -103,7 +103,7 @@ def check_number(name: str, value: Any, *, above: float | None = None, at_least:
     if isinstance(value, bool) or not isinstance(value, int | float | Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     number = float(value)
-    if not math.isfinite(number):
+    if not -math.inf < number < math.inf:
         raise ValueError(f"{name} must be a finite number, got {value}")
     if above is not None and not number > above:
         raise ValueError(f"{name} must be > {above:g}, got {value}")
