@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test lint format build clean
+.PHONY: help demo test bench lint format build clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## +/\t/' | expand -t 10
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## fit pose and cameras to pictures of real motion, write demo/
 
 test: $(STAMP)  ## every test, in parallel
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+bench: $(STAMP)  ## speed of the map operators on this CPU, written to benchmarks/results
+	$(BIN)/python -m benchmarks.maps
 
 lint: $(STAMP)  ## formatting, rules, types
 	$(BIN)/ruff format --check .
