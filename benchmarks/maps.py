@@ -50,7 +50,8 @@ def kornia_heatmaps() -> Maps | None:
 
     def render(points: Tensor) -> Tensor:
         flat = points.reshape(-1, 2)
-        return render_gaussian2d(flat, torch.full_like(flat, SIGMA), SIZE, False).view(*points.shape[:-1], *SIZE)
+        maps: Tensor = render_gaussian2d(flat, torch.full_like(flat, SIGMA), SIZE, False)
+        return maps.view(*points.shape[:-1], *SIZE)
 
     return render
 
