@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,6 +42,9 @@ from posegeom_models.drawing import (
     to_bytes,
 )
 from posegeom_models.fitting import Guess, Recipe, Scene, Studio, fit_drawings, fit_heatmaps, random_guess
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SIZE = 128
 FOCAL = 1.145  # of the image width, as Human3.6M's cameras
@@ -197,7 +204,7 @@ def run_demo(options: DemoOptions, recipe: Recipe | None = None) -> dict[str, ob
             first, second = score(rough, truth, studio), score(repaired, truth, studio)
             title = f"Heatmaps {PEAK_NOISE:g} px off at their peaks, then part segmentation + skeleton image alone"
             _print_scores(console, title, ("noisy heatmaps", first), ("parts + skeleton", second))
-            cut = 1 - float(np.median(second.pose)) / float(np.median(first.pose))
+            cut = 1 - statistics.median(second.pose) / statistics.median(first.pose)
             console.print(f"The drawings cut the median P-MPJPE by {100 * cut:.0f} %.")
             results |= {"noisy": vars(first), "repaired": vars(second)}
         _write_panel(options.out / "panel.png", truth, start, fitted, after, studio)
@@ -208,7 +215,7 @@ def run_demo(options: DemoOptions, recipe: Recipe | None = None) -> dict[str, ob
     return results
 
 
-def _print_scores(console: object, title: str, *columns: tuple[str, Scores]) -> None:
+def _print_scores(console: Console, title: str, *columns: tuple[str, Scores]) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -216,25 +223,20 @@ def _print_scores(console: object, title: str, *columns: tuple[str, Scores]) -> 
     for name, _ in columns:
         table.add_column(f"{name}\nP-MPJPE mm", justify="right")
         table.add_column("\n2D px", justify="right")
+
+    def add_row(name: str, pick: Callable[[list[float]], float]) -> None:
+        cells = ((f"{pick(scores.pose):.1f}", f"{pick(scores.pixels):.2f}") for _, scores in columns)
+        table.add_row(name, *(cell for pair in cells for cell in pair))
+
     for frame in range(len(columns[0][1].pose)):
-        cells = [
-            f"{values[frame]:.1f}" if k == 0 else f"{values[frame]:.2f}"
-            for _, s in columns
-            for k, values in enumerate((s.pose, s.pixels))
-        ]
-        table.add_row(str(frame), *cells)
+        add_row(str(frame), itemgetter(frame))
     table.add_section()
-    for name, pick in (("median", np.median), ("worst", np.max)):
-        cells = [
-            f"{pick(values):.1f}" if k == 0 else f"{pick(values):.2f}"
-            for _, s in columns
-            for k, values in enumerate((s.pose, s.pixels))
-        ]
-        table.add_row(name, *cells)
-    console.print(table)  # type: ignore[attr-defined]
+    add_row("median", statistics.median)
+    add_row("worst", max)
+    console.print(table)
 
 
-def _print_ambiguity(console: object, fitted: Guess, truth: Scene, studio: Studio) -> None:
+def _print_ambiguity(console: Console, fitted: Guess, truth: Scene, studio: Studio) -> None:
     """How different the poses are that explain one picture equally well."""
     scene = fitted.scene(studio)
     pixels = (studio.look(scene)[0] - studio.look(truth)[0]).norm(dim=-1).mean((-1, -2))
@@ -242,7 +244,7 @@ def _print_ambiguity(console: object, fitted: Guess, truth: Scene, studio: Studi
     one, other = torch.broadcast_tensors(scene.joints.unsqueeze(0), scene.joints.unsqueeze(1))
     apart = p_mpjpe(one, other, reduction="none")
     widest = apart.mean(-1).amax((0, 1)) * 1000
-    console.print(  # type: ignore[attr-defined]
+    console.print(
         f"One view cannot tell a limb bent towards the camera from one bent away: with n limbs, up to 2^n poses "
         f"share a picture.\nOf {len(pixels)} poses kept per frame, {explained.float().mean():.1f} on average are "
         f"within 1 px of the picture, yet up to {widest.median():.0f} mm (median over frames) apart in 3D.\n"
@@ -316,17 +318,19 @@ def _colored(scene: Scene, studio: Studio) -> Tensor:
 def _write_animation(path: Path, truth: Scene, fitted: Guess, studio: Studio) -> None:
     """Target over fit for every view, and a third view that was never given, over the steps of the descent."""
     target = _colored(truth, studio)
-    target_row = torch.cat([torch.cat(list(target[:, view]), dim=1) for view in range(target.shape[1])])
     views = range(1, target.shape[1] + 1)
     labels = [*(f"given\nview {k}" for k in views), *(f"fitted\nview {k}" for k in views), "3D from an\nunseen side"]
     frames = []
     for scene in (*fitted.path, fitted.scene(studio)):
         now = _first(scene)
-        fit = _colored(now, studio)
-        fit_row = torch.cat([torch.cat(list(fit[:, view]), dim=1) for view in range(fit.shape[1])])
-        rows = torch.cat((target_row, fit_row, _novel_view(now, truth, studio)))
-        frames.append(label_rows(to_bytes(rows), labels))
+        rows = [*_view_rows(target), *_view_rows(_colored(now, studio)), _novel_view(now, truth, studio)]
+        frames.append(label_rows(to_bytes(torch.cat(rows)), labels))
     save_animation(frames, path)
+
+
+def _view_rows(pictures: Tensor) -> list[Tensor]:
+    """Pictures (F, V, H, W, 3) as one row (H, F · W, 3) of frames per view."""
+    return [torch.cat(list(view), dim=1) for view in pictures.unbind(1)]
 
 
 def _novel_view(scene: Scene, truth: Scene, studio: Studio) -> Tensor:
