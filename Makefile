@@ -1,5 +1,6 @@
 # Every command of this project. Each works from a fresh clone with Python (>= 3.10) and make alone.
 PYTHON ?= python3
+DEVICE ?= cpu
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
@@ -18,11 +19,12 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## fit pose and cameras to pictures of real motion, write demo/
 	$(BIN)/posegeom demo --out demo
 
-test: $(STAMP)  ## every test, in parallel
+test: $(STAMP)  ## every test, in parallel; then the Triton kernels once more, in their interpreter
 	$(BIN)/python -m pytest -n auto --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_contract.py tests/test_kernels.py
 
-bench: $(STAMP)  ## speed of the map operators on this CPU, written to benchmarks/results
-	$(BIN)/python -m benchmarks.maps
+bench: $(STAMP)  ## speed and memory on this CPU, or with DEVICE=cuda on the GPU; writes docs/benchmarks.md
+	KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks.run --device $(DEVICE)
 
 lint: $(STAMP)  ## formatting, rules, types
 	$(BIN)/ruff format --check .

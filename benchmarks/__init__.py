@@ -1,1 +1,1 @@
-"""Benchmarks; see maps.py."""
+"""Speed and memory of posegeom's operators; `make bench` runs run.py."""

@@ -46,3 +46,28 @@ def skeleton_image(points: Tensor, bones: Sequence[tuple[int, int]], size: tuple
     position = ((dx * vx + dy * vy) / (vx**2 + vy**2)).clamp(0, 1)
     squared = (dx - position * vx) ** 2 + (dy - position * vy) ** 2
     return torch.exp(-gamma * squared.min(dim=-3).values)
+
+
+def part_maps(matrices: Tensor, template: Tensor, size: tuple[int, int]) -> Tensor:
+    """φ_c(A u′) for matrices (B, L, 2, 3) and a template (L, h, w): a grid of positions per part, then grid_sample."""
+    columns, rows = _pixels(matrices, size)
+    height, width = template.shape[-2:]
+    pixels = torch.stack(torch.broadcast_tensors(columns, rows, torch.ones_like(columns)), dim=-1)
+    positions = torch.einsum("blik,hwk->blhwi", matrices, pixels)
+    scale = torch.tensor([2 / (width - 1), 2 / (height - 1)], dtype=matrices.dtype, device=matrices.device)
+    grid = (positions * scale - 1).flatten(0, 1)
+    source = template.unsqueeze(0).expand(matrices.shape[0], -1, -1, -1).flatten(0, 1).unsqueeze(1)
+    sampled = torch.nn.functional.grid_sample(source, grid, align_corners=True)
+    return sampled.view(*matrices.shape[:2], *size)
+
+
+def puppet_segmentation(
+    matrices: Tensor, depth: Tensor, shape: Tensor, uncertainty: Tensor, size: tuple[int, int], sharpness: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """s_l = φ_l Π_{k≠l} (1 − o_lk φ_k), s_bg = Π_k (1 − φ_k), maps = s / Σ s, with max φ and max ψ."""
+    phi, psi = part_maps(matrices, shape, size), part_maps(matrices, uncertainty, size)
+    hides = torch.sigmoid(sharpness * (depth.log().unsqueeze(-1) - depth.log().unsqueeze(-2)))
+    hides = hides * (1 - torch.eye(depth.shape[-1], dtype=depth.dtype, device=depth.device))
+    visible = phi * (1 - hides[..., None, None] * phi.unsqueeze(-4)).prod(-3)
+    maps = torch.cat((visible, (1 - phi).prod(-3, keepdim=True)), dim=-3)
+    return maps / maps.sum(-3, keepdim=True), phi.amax(-3), psi.amax(-3)

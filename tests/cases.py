@@ -5,6 +5,7 @@ test_contract.py runs every case through every check.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,10 +17,12 @@ import posegeom as pg
 Inputs = tuple[Tensor, ...]
 B = 3
 SIZE = (7, 9)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 ARM = pg.Skeleton("arm", ("shoulder", "elbow", "wrist", "thumb"), (-1, 0, 1, 1), (0, 1, 2, 3), (0.3, 0.25, 0.1))
 BONES = ARM.bones
-PUPPET = pg.Puppet.capsules(pg.BODY_17, (16, 16)).to(dtype=torch.float64)
-ARM_PUPPET = pg.Puppet.capsules(ARM, (12, 12)).to(dtype=torch.float64)
+PUPPET = pg.Puppet.capsules(pg.BODY_17, (16, 16)).to(DEVICE, torch.float64)
+ARM_PUPPET = pg.Puppet.capsules(ARM, (12, 12)).to(DEVICE, torch.float64)
 CAMERA = pg.PerspectiveCamera(120.0, (30.0, 33.0), (64, 64))
 LENS = pg.PerspectiveCamera((120.0, 115.0), (30.0, 33.0), (64, 64), (-0.2, 0.1, 0.002, -0.001, 0.01))
 
@@ -49,6 +52,7 @@ class OpCase:
         inductor: also compiled with Inductor.
         degenerate: special inputs.
         huge: inputs may be as large as 1e6.
+        kernel: taken through the interpreter of Triton too. (On a GPU every case with a kernel runs it.)
     """
 
     name: str
@@ -63,6 +67,7 @@ class OpCase:
     inductor: bool = False
     degenerate: tuple[Degenerate, ...] = ()
     huge: bool = True
+    kernel: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -228,7 +233,7 @@ CASES = (
     OpCase("lift", pg.lift, given(normal(B, 4, 2, scale=0.1), normal(B, 4))),
     OpCase(
         "elevation_azimuth_rotation",
-        lambda e: pg.elevation_azimuth_rotation(e, torch.Generator().manual_seed(3)),
+        lambda e: pg.elevation_azimuth_rotation(e, torch.Generator(DEVICE).manual_seed(3)),
         given(normal(B, scale=0.3)),
         scalar=True,
         degenerate=(Degenerate("equal elevations", (zeros(2) + 0.2,)), Degenerate("one sample", (zeros(1) + 0.2,))),
@@ -237,6 +242,7 @@ CASES = (
         "joint_heatmaps",
         lambda p, s, v: pg.joint_heatmaps(p, SIZE, s, v),
         given(_points, uniform(1, 2, B, 4), uniform(0.2, 1, B, 4)),
+        kernel=True,
         inductor=True,
         degenerate=(
             Degenerate("sigma 0", (f64([[[3.0, 3.0]]]), zeros(1, 1), zeros(1, 1) + 1), {1: zeros(1, 1)}),
@@ -251,15 +257,17 @@ CASES = (
         "limb_maps",
         lambda p, w, s, v: pg.limb_maps(p, BONES, SIZE, w, s, v),
         given(_points, uniform(1, 2, B, 3), uniform(0.3, 0.6, B, 3), uniform(0.2, 1, B, 4)),
+        kernel=True,
         inductor=True,
         degenerate=(Degenerate("coincident joints", (COINCIDENT, zeros(3) + 1, zeros(3) + 0.3, zeros(1, 4) + 1)),),
     ),
-    OpCase("joint_heatmaps unweighted", lambda p: pg.joint_heatmaps(p, SIZE, 1.5), given(_points)),
-    OpCase("limb_maps unweighted", lambda p: pg.limb_maps(p, BONES, SIZE, 1.5), given(_points)),
+    OpCase("joint_heatmaps unweighted", lambda p: pg.joint_heatmaps(p, SIZE, 1.5), given(_points), kernel=True),
+    OpCase("limb_maps unweighted", lambda p: pg.limb_maps(p, BONES, SIZE, 1.5), given(_points), kernel=True),
     OpCase(
         "skeleton_image",
         lambda p: pg.skeleton_image(p, BONES, SIZE, 0.2),
         given(_points),
+        kernel=True,
         inductor=True,
         degenerate=(
             # Everything in the middle of an odd image: by symmetry the gradients of all joints add up to 0.
@@ -270,6 +278,7 @@ CASES = (
         "skeleton_image power 1, weighted",
         lambda p, v: pg.skeleton_image(p, BONES, SIZE, 0.4, 1, v),
         given(_points, uniform(0.2, 1, B, 4)),
+        kernel=True,
         degenerate=(Degenerate("on a pixel", (f64([[[3, 3], [5, 3], [3, 5], [1, 1]]]), zeros(1, 4) + 1)),),
     ),
     OpCase("soft_argmax", lambda h: pg.soft_argmax(h, 0.5), given(normal(B, 2, *SIZE))),
@@ -289,6 +298,7 @@ CASES = (
             SIZE,
         ),
         given(_points, uniform(0, 1, 3, 12, 12), uniform(0, 1, 3, 12, 12)),
+        kernel=True,
         shared=(1, 2),
         degenerate=(Degenerate("coincident joints", (COINCIDENT, ARM_PUPPET.shape, ARM_PUPPET.uncertainty)),),
     ),
@@ -317,6 +327,13 @@ CASES = (
         given(lambda g: _points(g, 17), uniform(2, 4, B, 17)),
         inductor=True,
         degenerate=(Degenerate("coincident joints", (zeros(1, 17, 2) + 3, zeros(1, 17))),),
+    ),
+    OpCase(
+        "puppet_segmentation of an arm",
+        lambda p, d, w: pg.puppet_segmentation(p, d, ARM_PUPPET, SIZE, width_scale=w),
+        given(_points, uniform(2, 4, B, 4), uniform(0.5, 1.5, B, 3)),
+        kernel=True,
+        degenerate=(Degenerate("coincident joints", (COINCIDENT, zeros(1, 4), zeros(1, 3) + 1)),),
     ),
     OpCase(
         "crop",

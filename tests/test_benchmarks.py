@@ -1,21 +1,63 @@
+import json
+
 import pytest
 import torch
-from benchmarks import naive
-from benchmarks.maps import OPERATORS, SIGMA, SIZE, check_parity
+from benchmarks import naive, report
+from benchmarks.measure import check_parity, peak_memory, quantiles
+from benchmarks.operators import workload
+from benchmarks.run import PLAN, largest_batch, moved_bytes
 
-POINTS = torch.rand(2, 17, 2, generator=torch.Generator().manual_seed(0)) * 100 + 14
+OPERATORS = [plan[0] for plan in PLAN["cpu"]]
 
 
-@pytest.mark.parametrize("name", OPERATORS)
-def test_operators_agree_with_the_naive_formulas_in_value_and_gradient(name):
-    ours, formula = OPERATORS[name]
-    check_parity(ours, formula, POINTS, torch.randn_like(ours(POINTS)))
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_operators_agree_with_the_naive_formulas_in_value_and_gradient(operator):
+    load = workload(operator, 2, 12 if "p" in operator[:2] else 16, 48, "cpu", torch.float32)
+    exact = workload(operator, 2, load.items, 48, "cpu", torch.float64)
+    check_parity(load, exact.contenders["eager"], 1e-5)
 
 
 def test_no_speed_is_reported_for_a_wrong_operator():
-    def wrong(points):
-        return 1.001 * naive.joint_heatmaps(points, SIZE, SIGMA)
+    load = workload("joint_heatmaps", 2, 17, 32, "cpu", torch.float32)
+    load.contenders["ours"] = lambda p: 1.001 * naive.joint_heatmaps(p, (32, 32), 3.0)
+    with pytest.raises(SystemExit, match=r"parity failed: value of joint_heatmaps differs by 1\.0e-03"):
+        check_parity(load, load.contenders["eager"], 1e-5)
 
-    cotangent = torch.randn(2, 17, *SIZE)
-    with pytest.raises(SystemExit, match=r"parity failed: value differs by 1\.0e-03"):
-        check_parity(wrong, OPERATORS["joint_heatmaps"][1], POINTS, cotangent)
+
+def test_peak_memory_counts_what_is_held_at_once():
+    def step():
+        first = torch.ones(1000, 1000)
+        second = first + 1
+        del first
+        return second * 2
+
+    assert 2 * 4 * 10**6 <= peak_memory(step, "cpu") < 2 * 4 * 10**6 + 100  # and a scalar or two
+
+
+def test_bytes_that_must_move_are_the_image_and_the_points():
+    load = workload("skeleton_image", 2, 16, 32, "cpu", torch.float32)
+    assert moved_bytes(load, "forward") == 4 * (2 * 32 * 32 + 2 * 17 * 2)
+    assert moved_bytes(load, "backward") == 4 * (2 * 32 * 32 + 2 * (2 * 17 * 2))
+    assert moved_bytes(load, "forward+backward") == moved_bytes(load, "forward") + moved_bytes(load, "backward")
+
+
+def test_the_largest_batch_is_the_last_that_fits(monkeypatch):
+    monkeypatch.setitem(__import__("benchmarks.run", fromlist=["BUDGET"]).BUDGET, "cpu", 2**20)
+    batch = largest_batch("skeleton_image", 16, 32, "cpu", "eager")
+    assert 1 <= batch <= 8  # one image with 16 bones takes some 16 · 32² · 4 bytes, several times over
+    assert largest_batch("skeleton_image", 16, 32, "cpu", "ours") > batch
+
+
+def test_quantiles_are_in_order():
+    assert quantiles([3.0, 1.0, 2.0, 5.0, 4.0]) == (3.0, 1.8, 4.2)
+
+
+def test_the_committed_page_is_the_one_that_the_results_give(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
+    monkeypatch.setattr(report, "plot_scaling", lambda *arguments: None)
+    before = (report.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    report.main()
+    assert (tmp_path / "benchmarks.md").read_text(encoding="utf-8") == before
+    for path in report.RESULTS.glob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        assert {"device", "torch", "triton", "commit", "copy_ceiling_gb_s", "speed"} <= set(content)

@@ -81,10 +81,10 @@ def check_same_shape(**tensors: Tensor) -> None:
             )
 
 
-def check_batches(**shapes: Iterable[int]) -> None:
-    """Raise ValueError unless the arguments' leading dimensions broadcast with one another."""
+def check_batches(**shapes: Iterable[int]) -> tuple[int, ...]:
+    """The shape that the arguments' leading dimensions broadcast to; raise ValueError unless they do."""
     try:
-        torch.broadcast_shapes(*(tuple(shape) for shape in shapes.values()))
+        return tuple(torch.broadcast_shapes(*(tuple(shape) for shape in shapes.values())))
     except RuntimeError:
         told = ", ".join(f"{tuple(shape)} of {name}" for name, shape in shapes.items())
         raise ValueError(f"leading dimensions *B must fit together, got {told}") from None

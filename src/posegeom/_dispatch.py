@@ -1,9 +1,59 @@
-"""The one place that decides which form of an operator runs."""
+"""The one place that decides which form of an operator runs: plain PyTorch, its fast form on the CPU, or Triton."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
+
+from posegeom._checks import check_choice
+
+BACKENDS = ("auto", "torch", "triton")
+
+HAS_TRITON = find_spec("triton") is not None
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
+"""Whether Triton will run its kernels on the CPU, for tests; it reads the variable once, when it is imported."""
+
+
+def runs_triton(backend: str, *values: object) -> bool:
+    """True where an operator hands these tensors (other values do not count) to its Triton kernel.
+
+    "auto" takes the kernel wherever it can run and is right, "torch" never; "triton" takes it or raises.
+
+    Raises:
+        ValueError: an unknown backend, or "triton" where no kernel can run; the message says why.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if backend == "torch":
+        return False
+    given = [value for value in values if isinstance(value, Tensor)]
+    reason = _obstacle(given)
+    if reason and backend == "triton":
+        raise ValueError(f'backend="triton" cannot run here: {reason}; use backend="auto" or "torch"')
+    return not reason
+
+
+def _obstacle(tensors: Sequence[Tensor]) -> str:
+    """Why Triton kernels cannot take these tensors; empty where they can."""
+    device = tensors[0].device
+    if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
+        return f"the tensors are on {device}, and Triton kernels run on CUDA devices (or with TRITON_INTERPRET=1)"
+    if not HAS_TRITON:
+        return "the package triton is not installed"
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return "an exported program takes the plain PyTorch form, which runs everywhere"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "torch.func transforms (vmap, grad, jvp, ...) take the plain PyTorch form"
+    # A custom operator has no forward-mode rule, and would silently give a tangent of zero.
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation takes the plain PyTorch form"
+    if not torch.compiler.is_compiling() and not all(_is_plain(tensor) for tensor in tensors):
+        return "tensor subclasses and batched gradients take the plain PyTorch form"
+    return ""
 
 
 def runs_eagerly_on_cpu(*tensors: Tensor | None) -> bool:
@@ -13,16 +63,37 @@ def runs_eagerly_on_cpu(*tensors: Tensor | None) -> bool:
     forward-mode differentiation (an `autograd.Function` without a jvp would silently give zero), and not for tensor
     subclasses.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if torch.autograd.forward_ad._current_level >= 0:
+    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
         return False
-    return all(
-        tensor is None
-        or (
-            type(tensor) in (Tensor, torch.nn.Parameter)
-            and tensor.device.type == "cpu"
-            and not torch._C._functorch.is_legacy_batchedtensor(tensor)  # autograd.grad(is_grads_batched=True)
-        )
-        for tensor in tensors
-    )
+    return all(tensor is None or (_is_plain(tensor) and tensor.device.type == "cpu") for tensor in tensors)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """No subclass, and none of the hidden batches of autograd.grad(is_grads_batched=True)."""
+    return type(tensor) in (Tensor, torch.nn.Parameter) and not torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
+def takes_reference(*gradients: Tensor) -> bool:
+    """True where a backward on the CPU must be made of traceable, batchable, differentiable steps."""
+    return torch.is_grad_enabled() or not runs_eagerly_on_cpu(*gradients)
+
+
+def differentiate_reference(
+    reference: Callable[..., Tensor | tuple[Tensor, ...]],
+    inputs: Sequence[Tensor],
+    gradient: Tensor | Sequence[Tensor],
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the reference to the inputs that need one, with a graph for the next derivative if one is built.
+
+    `gradient` holds one tensor per output of the reference.
+    """
+    again = torch.is_grad_enabled()
+    if not again:
+        inputs = [value.detach().requires_grad_(need) for value, need in zip(inputs, needed, strict=True)]
+    with torch.enable_grad():
+        wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(reference(*inputs), wanted, gradient, create_graph=again, allow_unused=True))
+    return tuple(next(found) if need else None for need in needed)

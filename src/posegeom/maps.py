@@ -22,7 +22,7 @@ from posegeom._checks import (
     check_size,
     compute_dtype,
 )
-from posegeom._dispatch import runs_eagerly_on_cpu
+from posegeom._dispatch import runs_eagerly_on_cpu, runs_triton
 from posegeom.frames import safe_norm, unit_vector
 from posegeom.kernels.maps_cpu import GaussianMaps, LimbGaussians, StickFigure
 from posegeom.skeleton import Skeleton, gather_joints
@@ -34,6 +34,7 @@ SHORT = 1e-6
 """Squared length, in pixels², under which a bone is drawn as the point at its middle."""
 
 Bones = Sequence[tuple[int, int]]
+Size = tuple[int, int]
 
 
 def joint_heatmaps(
@@ -42,6 +43,7 @@ def joint_heatmaps(
     sigma: float | Tensor,
     visible: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """One Gaussian per joint: exp(−½ ‖u − p‖² / σ²), with value 1 at the joint.
 
@@ -51,6 +53,7 @@ def joint_heatmaps(
         sigma: σ in pixels: a number > 0, or a tensor (J,) or (*B, J). Tensor values below 1e-3 count as 1e-3.
         visible: (*B, J) or (J,), bool or a weight; 0 gives an empty map, and a bool False hides even a NaN point.
         dtype: of the result; default: that of `points`.
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         (*B, J, H, W).
@@ -68,42 +71,39 @@ def joint_heatmaps(
         >>> joint_heatmaps(torch.tensor([[1.0, 0.0]]), (1, 3), sigma=1.0)
         tensor([[[0.6065, 1.0000, 0.6065]]])
     """
-    height, width = check_size(size)
+    size = check_size(size)
     check_points("points", points, "J", 2)
     compute = compute_dtype(points)
-    joints = points.shape[-2]
-    spread = _per_item("sigma", sigma, points, joints, compute)
-    _check_together(dtype, points=points, sigma=sigma, visible=visible)
+    spread = _per_item("sigma", sigma, points, points.shape[-2], compute)
     weight, hidden = _visibility(visible, points, compute)
-    p = points.to(compute)
-    if hidden is not None:
-        p = torch.where(hidden.unsqueeze(-1), 0.0, p)
-    x, y = p.unbind(-1)
-    precision = _inverse_width(spread)
-    precision = precision.squeeze(-1) if isinstance(precision, Tensor) else x.new_full((), precision)
-    weights = () if weight is None else (weight,)
-    values = torch.broadcast_tensors(x, y, precision, *weights)
+    result, batch = _check_together(dtype, points, sigma=sigma, visible=visible)
+    p = _placed(points, hidden, batch)
+    precision = _inverse_width(spread, batch)
+    weight = weight if weight is None else weight.expand(*batch, -1)
+    if runs_triton(backend, points, sigma, visible):
+        from posegeom.kernels import maps_heatmaps
 
-    def reference(*values: Tensor) -> Tensor:
-        return _gaussian_maps(values, height, width)
-
-    if runs_eagerly_on_cpu(points, *values):
-        unweighted = (None,) if weight is None else ()
-        maps: Tensor = GaussianMaps.apply(*values, *unweighted, (height, width), reference)
-    else:
-        maps = reference(*values)
-    return maps.to(points.dtype if dtype is None else dtype)
+        return maps_heatmaps.joint_heatmaps(p, precision, weight, size, result)
+    return gaussian_maps(p.to(compute), precision, weight, size).to(result)
 
 
-def _gaussian_maps(values: Sequence[Tensor], height: int, width: int) -> Tensor:
-    x, y, precision, *weights = values
-    columns = torch.arange(width, device=x.device, dtype=x.dtype)
-    rows = torch.arange(height, device=x.device, dtype=x.dtype)
+def gaussian_maps(points: Tensor, precision: Tensor | float, weight: Tensor | None, size: Size) -> Tensor:
+    """`joint_heatmaps` unchecked: w exp(−½ ρ² ‖u − p‖²) of points (*B, J, 2), with ρ and w None, numbers or (*B, J)."""
+    x, y = points.unbind(-1)
+    rho = precision.expand(x.shape) if isinstance(precision, Tensor) else x.new_full((), precision).expand(x.shape)
+    if runs_eagerly_on_cpu(x, y, rho, weight):
+        maps: Tensor = GaussianMaps.apply(x, y, rho, weight, size, _outer_gaussians)
+        return maps
+    return _outer_gaussians(x, y, rho, weight, size)
+
+
+def _outer_gaussians(x: Tensor, y: Tensor, rho: Tensor, weight: Tensor | None, size: Size) -> Tensor:
+    rows, columns = (torch.arange(n, device=x.device, dtype=x.dtype) for n in size)
     # exp(−½ (dx² + dy²)/σ²) is an outer product: H + W exponentials a joint instead of H · W.
-    across = torch.exp(-0.5 * ((columns - x.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
-    down = torch.exp(-0.5 * ((rows - y.unsqueeze(-1)) * precision.unsqueeze(-1)) ** 2)
-    if weights:
-        down = down * weights[0].unsqueeze(-1)
+    across = torch.exp(-0.5 * ((columns - x.unsqueeze(-1)) * rho.unsqueeze(-1)) ** 2)
+    down = torch.exp(-0.5 * ((rows - y.unsqueeze(-1)) * rho.unsqueeze(-1)) ** 2)
+    if weight is not None:
+        down = down * weight.unsqueeze(-1)
     return down.unsqueeze(-1) * across.unsqueeze(-2)
 
 
@@ -115,6 +115,7 @@ def limb_maps(
     stretch: float | Tensor = 0.3,
     visible: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """One elongated Gaussian per bone, along the bone and centred on its middle.
 
@@ -130,6 +131,7 @@ def limb_maps(
         stretch: σ_x over the bone's length: a number > 0, or a tensor (N,) or (*B, N).
         visible: (*B, J) or (J,), bool or a weight; a bone has the smaller weight of its two ends.
         dtype: of the result; default: that of `points`.
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         (*B, N, H, W), with value 1 at a bone's middle.
@@ -147,44 +149,54 @@ def limb_maps(
         >>> limb_maps(torch.tensor([[0.0, 0.0], [4.0, 0.0]]), [(0, 1)], (1, 5), width=1.0, stretch=0.5)
         tensor([[[0.6065, 0.8825, 1.0000, 0.8825, 0.6065]]])
     """
-    height, columns = check_size(size)
+    size = check_size(size)
     check_points("points", points, "J", 2)
     pairs = check_bones(bones, points.shape[-2])
     compute = compute_dtype(points)
     thickness = _per_item("width", width, points, len(pairs), compute)
     relative = _per_item("stretch", stretch, points, len(pairs), compute)
-    start, end, weight = _bone_ends(points, pairs, visible, compute)
-    _check_together(dtype, points=points, width=width, stretch=stretch, visible=visible)
+    weight, hidden = _visibility(visible, points, compute)
+    result, batch = _check_together(dtype, points, width=width, stretch=stretch, visible=visible)
+    p = _placed(points, hidden, batch)
+    across = _inverse_width(thickness, batch)
+    relative = relative.expand(*batch, -1) if isinstance(relative, Tensor) else relative
+    weight = _bone_weights(weight, pairs, batch)
+    if runs_triton(backend, points, width, stretch, visible):
+        from posegeom.kernels import maps_limbs
 
+        return maps_limbs.limb_maps(p, across, relative, weight, pairs, size, result)
+    return limb_gaussians(p.to(compute), across, relative, weight, pairs, size).to(result)
+
+
+def limb_gaussians(
+    points: Tensor,
+    across: Tensor | float,
+    stretch: Tensor | float,
+    weight: Tensor | None,
+    bones: Bones,
+    size: Size,
+) -> Tensor:
+    """`limb_maps` unchecked: points (*B, J, 2); inverse width, stretch and weight are numbers (or None) or (*B, N)."""
+    start, end = _bone_ends(points, bones)
     vector = end - start
-    length = safe_norm(vector, keepdim=True)
-    direction = unit_vector(vector, zero_to_x=True)
-    cos, sin = direction.unbind(-1)
+    cos, sin = unit_vector(vector, zero_to_x=True).unbind(-1)
     x, y = ((start + end) / 2).unbind(-1)
-    along = 1 / (relative * length).clamp(min=NARROWEST).squeeze(-1)
-    slimness = _inverse_width(thickness)
-    across = slimness.squeeze(-1) if isinstance(slimness, Tensor) else x.new_full((), slimness)
-    weights = () if weight is None else (weight,)
-    values = torch.broadcast_tensors(x, y, cos, sin, along, across, *weights)
-
-    def reference(*values: Tensor) -> Tensor:
-        return _limb_gaussians(values, height, columns)
-
-    if runs_eagerly_on_cpu(points, *values):
-        unweighted = (None,) if weight is None else ()
-        maps: Tensor = LimbGaussians.apply(*values, *unweighted, (height, columns), reference)
-    else:
-        maps = reference(*values)
-    return maps.to(points.dtype if dtype is None else dtype)
+    along = 1 / (stretch * safe_norm(vector)).clamp(min=NARROWEST)
+    slim = across if isinstance(across, Tensor) else x.new_full((), across)
+    values = torch.broadcast_tensors(x, y, cos, sin, along, slim)
+    if runs_eagerly_on_cpu(*values, weight):
+        maps: Tensor = LimbGaussians.apply(*values, weight, size, lambda *x: _slanted_gaussians(x[:6], *x[6:]))
+        return maps
+    return _slanted_gaussians(values, weight, size)
 
 
-def _limb_gaussians(values: Sequence[Tensor], height: int, columns: int) -> Tensor:
-    x, y, cos, sin, along, across, *weights = values
-    dx, dy = _offsets(torch.stack((x, y), dim=-1), height, columns)
+def _slanted_gaussians(values: Sequence[Tensor], weight: Tensor | None, size: Size) -> Tensor:
+    x, y, cos, sin, along, across = values
+    dx, dy = _offsets(x, y, size)
     cos, sin, along, across = (value[..., None, None] for value in (cos, sin, along, across))
     forward, sideways = (cos * dx + sin * dy) * along, (cos * dy - sin * dx) * across
     maps = torch.exp(-0.5 * (forward * forward + sideways * sideways))
-    return maps * weights[0][..., None, None] if weights else maps
+    return maps if weight is None else maps * weight[..., None, None]
 
 
 def skeleton_image(
@@ -195,6 +207,7 @@ def skeleton_image(
     power: int = 2,
     visible: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """All bones as one stick figure: exp(−γ min_l d_l(u)^power), d_l the distance from u to segment l.
 
@@ -211,6 +224,7 @@ def skeleton_image(
         power: 2 (001 eq. 2) or 1 (that code).
         visible: (*B, J) or (J,), bool or a weight; a bone has the smaller weight of its two ends.
         dtype: of the result; default: that of `points`.
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         (*B, H, W) in [0, 1], 1 on the bones.
@@ -229,33 +243,37 @@ def skeleton_image(
         >>> skeleton_image(torch.tensor([[1.0, 0.0], [2.0, 0.0]]), [(0, 1)], (1, 5), gamma=1.0)
         tensor([[0.3679, 1.0000, 1.0000, 0.3679, 0.0183]])
     """
-    height, width = check_size(size)
+    size = check_size(size)
     check_points("points", points, "J", 2)
     pairs = check_bones(bones, points.shape[-2])
-    check_number("gamma", gamma, above=0)
+    gamma = check_number("gamma", gamma, above=0)
     check_choice("power", power, (1, 2))
-    compute = compute_dtype(points)
-    start, end, weight = _bone_ends(points, pairs, visible, compute)
-    _check_together(dtype, points=points, visible=visible)
-    if weight is not None:
-        batch = torch.broadcast_shapes(start.shape[:-1], weight.shape)
-        start, end, weight = start.expand(*batch, 2), end.expand(*batch, 2), weight.expand(batch)
+    weight, hidden = _visibility(visible, points, compute_dtype(points))
+    result, batch = _check_together(dtype, points, visible=visible)
+    p = _placed(points, hidden, batch)
+    weight = _bone_weights(weight, pairs, batch)
+    if runs_triton(backend, points, visible):
+        from posegeom.kernels import maps_skeleton
+
+        return maps_skeleton.skeleton_image(p, weight, pairs, size, gamma, power, result)
+    return stick_figure(p.to(compute_dtype(points)), weight, pairs, size, gamma, power).to(result)
+
+
+def stick_figure(points: Tensor, weight: Tensor | None, bones: Bones, size: Size, gamma: float, power: int) -> Tensor:
+    """`skeleton_image` unchecked, for points (*B, J, 2) and a weight (*B, N) or None per bone."""
+    start, end = _bone_ends(points, bones)
 
     def reference(start: Tensor, end: Tensor, weight: Tensor | None) -> Tensor:
-        return _stick_figure(start, end, weight, height, width, gamma, power)
+        return _nearest_segment(start, end, weight, size, gamma, power)
 
-    if runs_eagerly_on_cpu(points, start, end, weight):
-        fade = (float(gamma), power)
-        image: Tensor = StickFigure.apply(start, end, weight, (height, width), fade, SHORT, reference)
-    else:
-        image = reference(start, end, weight)
-    return image.to(points.dtype if dtype is None else dtype)
+    if runs_eagerly_on_cpu(start, end, weight):
+        image: Tensor = StickFigure.apply(start, end, weight, size, (gamma, power), SHORT, reference)
+        return image
+    return reference(start, end, weight)
 
 
-def _stick_figure(
-    start: Tensor, end: Tensor, weight: Tensor | None, height: int, width: int, gamma: float, power: int
-) -> Tensor:
-    squared = _segment_distance_squared(start, end, height, width)
+def _nearest_segment(start: Tensor, end: Tensor, weight: Tensor | None, size: Size, gamma: float, power: int) -> Tensor:
+    squared = _segment_distance_squared(start, end, size)
     # Indexed instead of amin: where several bones are equally near, the first one alone has the gradient.
     if weight is None:
         nearest = squared.gather(-3, squared.argmin(-3, keepdim=True)).squeeze(-3)
@@ -272,11 +290,11 @@ def _fade(squared: Tensor, gamma: float, power: int) -> Tensor:
     return torch.exp(-gamma * distance)
 
 
-def _segment_distance_squared(start: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+def _segment_distance_squared(start: Tensor, end: Tensor, size: Size) -> Tensor:
     """Squared distance of every pixel to every segment, (*B, N, H, W)."""
     vector = (end - start)[..., None, None]
     vx, vy = vector[..., 0, :, :], vector[..., 1, :, :]
-    dx, dy = _offsets(start, height, width)
+    dx, dy = _offsets(start[..., 0], start[..., 1], size)
     squared_length = vx * vx + vy * vy
     short = squared_length < SHORT
     position = (dx * vx + dy * vy) / torch.where(short, 1.0, squared_length)
@@ -358,28 +376,31 @@ def check_bones(bones: Bones, joints: int) -> tuple[tuple[int, int], ...]:
 
 
 def _per_item(name: str, value: float | Tensor, points: Tensor, count: int, dtype: torch.dtype) -> float | Tensor:
-    """A number > 0 as it is; a tensor (count,) or (*B, count) as (..., count, 1)."""
+    """A number > 0 as it is; a tensor () or (*B, count) in the computing dtype."""
     if not isinstance(value, Tensor):
         return check_number(name, value, above=0)
     check_floating(name, value)
     if value.ndim > 0:
         check_shape(name, value, ("*B", count))
-        check_batches(**{"points": points.shape[:-2], name: value.shape[:-1]})
     check_same_device(**{"points": points, name: value})
-    return value.to(dtype).unsqueeze(-1)
+    return value.to(dtype)
 
 
-def _check_together(dtype: torch.dtype | None, points: Tensor, **values: object) -> None:
-    """The batches of all tensor arguments fit one another, and the result's dtype is a floating one."""
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.ndim > 0}
-    check_batches(points=points.shape[:-2], **{name: value.shape[:-1] for name, value in tensors.items()})
+def _check_together(dtype: torch.dtype | None, points: Tensor, **values: object) -> tuple[torch.dtype, tuple[int, ...]]:
+    """The result's dtype, a floating one, and the batch that all tensor arguments make together."""
+    shapes = {name: value.shape[:-1] for name, value in values.items() if isinstance(value, Tensor) and value.ndim > 0}
+    batch = check_batches(points=points.shape[:-2], **shapes)
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating-point type, got {dtype}")
+    return points.dtype if dtype is None else dtype, batch
 
 
-def _inverse_width(width: float | Tensor) -> float | Tensor:
-    """1 / max(width, 1e-3)."""
-    return 1 / width.clamp(min=NARROWEST) if isinstance(width, Tensor) else 1 / max(width, NARROWEST)
+def _inverse_width(width: float | Tensor, batch: Sequence[int]) -> float | Tensor:
+    """1 / max(width, 1e-3), a tensor's as (*B, ...)."""
+    if not isinstance(width, Tensor):
+        return 1 / max(width, NARROWEST)
+    inverse = 1 / width.clamp(min=NARROWEST)
+    return inverse.expand(*batch, -1) if inverse.ndim else inverse
 
 
 def _visibility(visible: Tensor | None, points: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor | None]:
@@ -391,32 +412,31 @@ def _visibility(visible: Tensor | None, points: Tensor, dtype: torch.dtype) -> t
     if visible.dtype != torch.bool and visible.is_complex():
         raise TypeError(f"visible must be bool, integer or floating-point, got dtype {visible.dtype}")
     check_shape("visible", visible, ("*B", points.shape[-2]))
-    check_batches(points=points.shape[:-2], visible=visible.shape[:-1])
     check_same_device(points=points, visible=visible)
     hidden = None if visible.is_floating_point() else visible == 0
     return visible.to(dtype), hidden
 
 
-def _bone_ends(
-    points: Tensor, bones: Sequence[tuple[int, int]], visible: Tensor | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Start and end (*B, N, 2) of every bone and its weight (*B, N), the smaller one of its ends."""
-    weight, hidden = _visibility(visible, points, dtype)
-    p = points.to(dtype)
+def _placed(points: Tensor, hidden: Tensor | None, batch: Sequence[int]) -> Tensor:
+    """The points (*B, J, 2) of the whole batch, hidden ones at the origin."""
     if hidden is not None:
-        p = torch.where(hidden.unsqueeze(-1), 0.0, p)
-    parents, children = [parent for parent, _ in bones], [child for _, child in bones]
-    start, end = gather_joints(p, parents), gather_joints(p, children)
+        points = torch.where(hidden.unsqueeze(-1), 0.0, points)
+    return points.expand(*batch, *points.shape[-2:])
+
+
+def _bone_ends(points: Tensor, bones: Bones) -> tuple[Tensor, Tensor]:
+    """Start and end (*B, N, 2) of every bone."""
+    return gather_joints(points, [parent for parent, _ in bones]), gather_joints(points, [child for _, child in bones])
+
+
+def _bone_weights(weight: Tensor | None, bones: Bones, batch: Sequence[int]) -> Tensor | None:
+    """The smaller weight of every bone's two ends, (*B, N)."""
     if weight is None:
-        return start, end, None
-    columns = weight.unsqueeze(-1)
-    ends = torch.minimum(gather_joints(columns, parents), gather_joints(columns, children))
-    return start, end, ends.squeeze(-1)
+        return None
+    return torch.minimum(*_bone_ends(weight.unsqueeze(-1), bones)).squeeze(-1).expand(*batch, -1)
 
 
-def _offsets(origin: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Offsets u − origin for every pixel u: (*B, N, 1, W) and (*B, N, H, 1)."""
-    columns = torch.arange(width, device=origin.device, dtype=origin.dtype)
-    rows = torch.arange(height, device=origin.device, dtype=origin.dtype).unsqueeze(-1)
-    x, y = (part[..., None, None] for part in origin.unbind(-1))
-    return columns - x, rows - y
+def _offsets(x: Tensor, y: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Offsets of every pixel from (x, y), each (*B, N): (*B, N, 1, W) and (*B, N, H, 1)."""
+    rows, columns = (torch.arange(n, device=x.device, dtype=x.dtype) for n in size)
+    return columns - x[..., None, None], rows.unsqueeze(-1) - y[..., None, None]

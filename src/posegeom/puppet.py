@@ -24,9 +24,13 @@ from posegeom._checks import (
     check_size,
     compute_dtype,
 )
+from posegeom._dispatch import runs_eagerly_on_cpu, runs_triton
 from posegeom.capsules import draw_capsule, part_joints
 from posegeom.frames import safe_norm, unit_vector
+from posegeom.kernels.puppet_cpu import SampledParts
 from posegeom.skeleton import Skeleton
+
+Size = tuple[int, int]
 
 NARROWEST = 1e-3
 """Width scales below this count as this."""
@@ -351,12 +355,12 @@ def part_transforms(
         >>> part_transforms(torch.rand(4, 17, 2) * 63, Puppet.capsules(BODY_17, (64, 64))).shape
         torch.Size([4, 12, 2, 3])
     """
-    linear, mu, bar = _part_affines(points, puppet, width_scale, size)
+    linear, mu, bar = part_affines(points, puppet, width_scale, size)
     shift = bar - linear[..., 0] * mu[..., 0:1] - linear[..., 1] * mu[..., 1:2]
     return torch.cat((linear, shift.unsqueeze(-1)), dim=-1).to(points.dtype)
 
 
-def _part_affines(
+def part_affines(
     points: Tensor, puppet: Puppet, width_scale: float | Tensor, size: tuple[int, int] | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A (*B, L, 2, 2), μ (*B, L, 2) and r̄ (L, 2) of u = A (u′ − μ) + r̄, in the computing dtype.
@@ -441,7 +445,9 @@ def _across_axis(axis: Tensor, vectors: Tensor) -> Tensor:
     return axis[..., 0] * vectors[..., 1] - axis[..., 1] * vectors[..., 0]
 
 
-def part_maps(points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale: float | Tensor = 1.0) -> PartMaps:
+def part_maps(
+    points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale: float | Tensor = 1.0, backend: str = "auto"
+) -> PartMaps:
     """The puppet's parts moved to a pose: φ_p(u′) = φ_c(A u′), bilinear, zero outside the canonical map.
 
     Args:
@@ -449,6 +455,7 @@ def part_maps(points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale
         puppet: the template.
         size: (H, W) of the maps.
         width_scale: as in `part_transforms`.
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         PartMaps(shape, uncertainty), each (*B, L, H, W) in [0, 1], in the dtype of `points`; differentiable in the
@@ -468,18 +475,40 @@ def part_maps(points: Tensor, puppet: Puppet, size: tuple[int, int], width_scale
         >>> maps.shape.shape
         torch.Size([12, 64, 64])
     """
-    height, width = check_size(size)
+    size = check_size(size)
     check_floating("points", points)
-    compute = compute_dtype(points)
-    linear, mu, bar = _part_affines(points, puppet, width_scale, size)
+    affines = part_affines(points, puppet, width_scale, size)
+    template = stacked_template(puppet, compute_dtype(points))
+    if runs_triton(backend, points, template, width_scale):
+        from posegeom.kernels import puppet as kernels
+
+        return PartMaps(*kernels.part_maps(*affines, template, size, points.dtype))
+    maps = sample_parts(*affines, template, size)
+    return PartMaps(*(values.to(points.dtype) for values in maps))
+
+
+def stacked_template(puppet: Puppet, dtype: torch.dtype) -> Tensor:
+    """Canonical shape and uncertainty side by side, (L, h, w, 2)."""
+    return torch.stack((puppet.shape, puppet.uncertainty), dim=-1).to(dtype)
+
+
+def sample_parts(linear: Tensor, mu: Tensor, bar: Tensor, template: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """`part_maps` unchecked: φ_c(A (u′ − μ) + r̄) for A (*B, L, 2, 2), μ (*B, L, 2), r̄ (L, 2), template (L, h, w, 2)."""
+    if runs_eagerly_on_cpu(linear, mu, bar, template):
+        maps: tuple[Tensor, Tensor] = SampledParts.apply(linear, mu, bar, template, size, sample_everywhere)
+        return maps
+    return sample_everywhere(linear, mu, bar, template, size)
+
+
+def sample_everywhere(linear: Tensor, mu: Tensor, bar: Tensor, template: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The reference of `sample_parts`."""
+    rows, columns = (torch.arange(n, device=mu.device, dtype=mu.dtype) for n in size)
     linear, mu, bar = linear[..., None, None], mu[..., None, None], bar[..., None, None]
-    columns = torch.arange(width, device=points.device, dtype=compute) - mu[..., 0, :, :]
-    rows = torch.arange(height, device=points.device, dtype=compute).unsqueeze(-1) - mu[..., 1, :, :]
-    x = linear[..., 0, 0, :, :] * columns + linear[..., 0, 1, :, :] * rows + bar[..., 0, :, :]
-    y = linear[..., 1, 0, :, :] * columns + linear[..., 1, 1, :, :] * rows + bar[..., 1, :, :]
-    template = torch.stack((puppet.shape, puppet.uncertainty), dim=-1).to(compute)
-    sampled = _sample(template, x, y).to(points.dtype)
-    return PartMaps(sampled[..., 0], sampled[..., 1])
+    dx, dy = columns - mu[..., 0, :, :], rows.unsqueeze(-1) - mu[..., 1, :, :]
+    x = linear[..., 0, 0, :, :] * dx + linear[..., 0, 1, :, :] * dy + bar[..., 0, :, :]
+    y = linear[..., 1, 0, :, :] * dx + linear[..., 1, 1, :, :] * dy + bar[..., 1, :, :]
+    shape, uncertainty = _sample(template, x, y).unbind(-1)
+    return shape, uncertainty
 
 
 def _sample(template: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -487,8 +516,8 @@ def _sample(template: Tensor, x: Tensor, y: Tensor) -> Tensor:
     count, height, width, _ = template.shape
     # A border of zeros makes "outside" an ordinary pixel; positions are clamped into it, with zero gradient.
     padded = torch.nn.functional.pad(template, (0, 0, 1, 1, 1, 1)).flatten(1, 2)
-    x = (x + 1).clamp(0, width + 1)
-    y = (y + 1).clamp(0, height + 1)
+    x = keep_within(x + 1, 0, width + 1)
+    y = keep_within(y + 1, 0, height + 1)
     # A NaN position must not become an index; its value is NaN all the same, through the weights.
     left = x.detach().nan_to_num().floor().clamp(0, width)
     top = y.detach().nan_to_num().floor().clamp(0, height)
@@ -500,6 +529,11 @@ def _sample(template: Tensor, x: Tensor, y: Tensor) -> Tensor:
     corner = corner + (width + 2)
     lower = _rows(flat, corner) * (1 - right_weight) + _rows(flat, corner + 1) * right_weight
     return upper * (1 - bottom_weight) + lower * bottom_weight
+
+
+def keep_within(values: Tensor, low: float, high: float) -> Tensor:
+    """Clamp with a gradient at the bounds themselves; whether torch.clamp has one depends on the version of PyTorch."""
+    return torch.where(values < low, low, torch.where(values > high, high, values))
 
 
 def _rows(table: Tensor, index: Tensor) -> Tensor:

@@ -15,9 +15,22 @@ from posegeom._checks import (
     check_number,
     check_same_device,
     check_shape,
+    check_size,
     compute_dtype,
 )
-from posegeom.puppet import Puppet, foreground_map, part_maps, uncertainty_map
+from posegeom._dispatch import runs_eagerly_on_cpu, runs_triton
+from posegeom.kernels.segmentation_cpu import SegmentedParts
+from posegeom.puppet import (
+    Puppet,
+    Size,
+    foreground_map,
+    keep_within,
+    part_affines,
+    part_maps,
+    sample_everywhere,
+    stacked_template,
+    uncertainty_map,
+)
 
 NEAREST = 1e-3
 """Depths (metres) below this count as this."""
@@ -131,24 +144,31 @@ def depth_aware_segmentation(
     check_same_device(shape=shape, depth=depth)
     check_batches(shape=shape.shape[:-3], depth=depth.shape[:-1])
     check_choice("rule", rule, RULES)
-    kappa = SHARPNESS if sharpness is None else check_number("sharpness", sharpness, above=0)
+    kappa = _sharpness(sharpness)
     compute = compute_dtype(shape)
-    phi, distance = shape.to(compute).clamp(0, 1), depth.to(compute).clamp(min=NEAREST)
+    phi, depth = keep_within(shape.to(compute), 0, 1), depth.to(compute)
     if rule == "paper":
-        strength = torch.softmax(phi / distance[..., None, None], dim=-3)
+        strength = torch.softmax(phi / depth.clamp(min=NEAREST)[..., None, None], dim=-3)
         background = 1 - strength.amax(-3, keepdim=True)
         maps = torch.softmax(torch.cat((strength, background), dim=-3), dim=-3)
     else:
-        maps = _occlusion(phi, distance, kappa)
+        maps = _occlusion(phi, _hiding(depth, kappa))
     return maps.to(shape.dtype)
 
 
-def _occlusion(phi: Tensor, distance: Tensor, kappa: float) -> Tensor:
-    log_depth = distance.log()
-    hides = torch.sigmoid(kappa * (log_depth.unsqueeze(-1) - log_depth.unsqueeze(-2)))  # [l, k]: k hides l
-    count = phi.shape[-3]
-    itself = torch.eye(count, device=phi.device, dtype=phi.dtype)
-    hides = hides * (1 - itself)
+def _sharpness(sharpness: float | None) -> float:
+    return SHARPNESS if sharpness is None else check_number("sharpness", sharpness, above=0)
+
+
+def _hiding(depth: Tensor, kappa: float) -> Tensor:
+    """The matrix o (*B, L, L): how much part k hides part l at [l, k], 0 where they are the same."""
+    log_depth = depth.clamp(min=NEAREST).log()
+    hides = torch.sigmoid(kappa * (log_depth.unsqueeze(-1) - log_depth.unsqueeze(-2)))
+    return hides * (1 - torch.eye(depth.shape[-1], device=depth.device, dtype=depth.dtype))
+
+
+def _occlusion(phi: Tensor, hides: Tensor) -> Tensor:
+    """Maps s / Σ s of strengths φ (*B, L, H, W) in [0, 1], background last."""
     visible = phi
     background = torch.ones_like(phi[..., :1, :, :])
     for k, part in enumerate(phi.split(1, dim=-3)):
@@ -195,6 +215,7 @@ def puppet_segmentation(
     rule: str = "occlusion",
     width_scale: float | Tensor = 1.0,
     sharpness: float | None = None,
+    backend: str = "auto",
 ) -> PuppetSegmentation:
     """T_s of 000: a pose and its depths to part segmentation, foreground and uncertainty.
 
@@ -208,6 +229,7 @@ def puppet_segmentation(
         rule: "occlusion" or "paper".
         width_scale: as in `part_transforms`.
         sharpness: as in `depth_aware_segmentation`.
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         PuppetSegmentation(maps (*B, L + 1, H, W) with the background last, foreground (*B, H, W),
@@ -230,13 +252,48 @@ def puppet_segmentation(
     check_floating("joint_depth", joint_depth)
     check_same_device(points=points, joint_depth=joint_depth)
     check_batches(points=points.shape[:-2], joint_depth=joint_depth.shape[:-1])
+    check_choice("rule", rule, RULES)
+    size, kappa = check_size(size), _sharpness(sharpness)
     compute = compute_dtype(points)
     batch = torch.broadcast_shapes(points.shape[:-2], joint_depth.shape[:-1])
-    maps = part_maps(points.to(compute).expand(*batch, *points.shape[-2:]), puppet, size, width_scale)
+    p = points.to(compute).expand(*batch, *points.shape[-2:])
     depth = part_depth(joint_depth.to(compute), puppet)
-    drawn = (
-        depth_aware_segmentation(maps.shape, depth, rule, sharpness),
-        foreground_map(maps.shape),
-        uncertainty_map(maps.uncertainty),
-    )
+    drawn: tuple[Tensor, ...]
+    if rule == "paper":
+        maps = part_maps(p, puppet, size, width_scale, backend)
+        drawn = depth_aware_segmentation(maps.shape, depth, rule), foreground_map(maps), uncertainty_map(maps)
+    else:
+        linear, mu, bar = part_affines(p, puppet, width_scale, size)
+        hides = _hiding(depth, kappa).expand(*mu.shape[:-1], mu.shape[-2])
+        template = stacked_template(puppet, compute)
+        if runs_triton(backend, points, joint_depth, template, width_scale):
+            from posegeom.kernels import segmentation as kernels
+
+            return PuppetSegmentation(
+                *kernels.puppet_segmentation(linear, mu, bar, template, hides, size, points.dtype)
+            )
+        drawn = segment_parts(linear, mu, bar, template, hides, size)
     return PuppetSegmentation(*(values.to(points.dtype) for values in drawn))
+
+
+def segment_parts(
+    linear: Tensor, mu: Tensor, bar: Tensor, template: Tensor, hides: Tensor, size: Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`puppet_segmentation` by occlusion, unchecked: maps, foreground and uncertainty.
+
+    The first four as in `puppet.sample_parts`, and o (*B, L, L) of `_hiding`.
+    """
+    if runs_eagerly_on_cpu(linear, mu, bar, template, hides):
+        drawn: tuple[Tensor, Tensor, Tensor] = SegmentedParts.apply(
+            linear, mu, bar, template, hides, size, VANISHING, _segment_everywhere
+        )
+        return drawn
+    return _segment_everywhere(linear, mu, bar, template, hides, size)
+
+
+def _segment_everywhere(
+    linear: Tensor, mu: Tensor, bar: Tensor, template: Tensor, hides: Tensor, size: Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The reference of `segment_parts`."""
+    shape, uncertainty = sample_everywhere(linear, mu, bar, template, size)
+    return _occlusion(keep_within(shape, 0, 1), hides), shape.amax(-3), uncertainty.amax(-3)

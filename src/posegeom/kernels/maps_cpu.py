@@ -7,33 +7,15 @@ instead of walking back through every temporary. With `create_graph` the referen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from posegeom._dispatch import runs_eagerly_on_cpu
+from posegeom._dispatch import differentiate_reference, takes_reference
 
 Context = Any
-
-
-def differentiate_reference(
-    reference: Callable[..., Tensor], inputs: tuple[Tensor, ...], gradient: Tensor, needed: tuple[bool, ...]
-) -> tuple[Tensor | None, ...]:
-    """Gradients of the reference to the inputs that need one, with a graph for the next derivative if one is built."""
-    again = torch.is_grad_enabled()
-    if not again:
-        inputs = tuple(value.detach().requires_grad_(need) for value, need in zip(inputs, needed, strict=True))
-    with torch.enable_grad():
-        wanted = [value for value, need in zip(inputs, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(reference(*inputs), wanted, gradient, create_graph=again))
-    return tuple(next(found) if need else None for need in needed)
-
-
-def takes_reference(gradient: Tensor) -> bool:
-    """True where a backward must be one of traceable, batchable, differentiable steps: create_graph, vmap, tracing."""
-    return torch.is_grad_enabled() or not runs_eagerly_on_cpu(gradient)
 
 
 class GaussianMaps(torch.autograd.Function):
@@ -67,9 +49,7 @@ class GaussianMaps(torch.autograd.Function):
         x, y, precision, weight = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
         if takes_reference(gradient):
-            given = tuple(value for value in (x, y, precision, weight) if value is not None)
-            found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
-            return (*found, *(None,) * (6 - len(given)))
+            return (*_double_backward(ctx, (x, y, precision, weight), gradient), None, None)
         dy, dx = _scaled_offsets(x, y, precision, ctx.size)
         down, across = torch.exp(-0.5 * dy * dy), torch.exp(-0.5 * dx * dx)
         # Three rows from the left: the matrix product reads the gradient once, along its rows.
@@ -91,6 +71,21 @@ def _scaled_offsets(x: Tensor, y: Tensor, precision: Tensor, size: tuple[int, in
     """ρ times row and column numbers minus the point: (*B, J, H) and (*B, J, W)."""
     dy, dx = _offsets(x, y, size)
     return dy * precision.unsqueeze(-1), dx * precision.unsqueeze(-1)
+
+
+def _double_backward(ctx: Context, inputs: Sequence[Tensor | None], gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of ctx.reference(*inputs, size), where the last input, a weight, may be None."""
+    *given, weight = inputs
+    if weight is None:
+        values = [value for value in given if value is not None]
+        found = differentiate_reference(
+            lambda *x: ctx.reference(*x, None, ctx.size), values, gradient, ctx.needs_input_grad[: len(values)]
+        )
+        return (*found, None)
+    values = [value for value in inputs if value is not None]
+    return differentiate_reference(
+        lambda *x: ctx.reference(*x, ctx.size), values, gradient, ctx.needs_input_grad[: len(values)]
+    )
 
 
 class LimbGaussians(torch.autograd.Function):
@@ -126,9 +121,7 @@ class LimbGaussians(torch.autograd.Function):
         *inputs, maps = ctx.saved_tensors
         needed = ctx.needs_input_grad[:7]
         if takes_reference(gradient):
-            given = tuple(value for value in inputs if value is not None)
-            found = differentiate_reference(ctx.reference, given, gradient, needed[: len(given)])
-            return (*found, *(None,) * (9 - len(given)))
+            return (*_double_backward(ctx, inputs, gradient), None, None)
         x, y, c, s, along, across, weight = inputs
         if maps is None:
             maps = _limb_gaussians(x, y, c, s, along, across, ctx.size)

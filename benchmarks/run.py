@@ -1,0 +1,229 @@
+"""Measure everything and write results/<device>.json: `python -m benchmarks.run --device cpu`.
+
+Parity comes first: where an operator differs from the plain formula in float64, no speed is reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks import report
+from benchmarks.measure import (
+    backward,
+    both,
+    check_parity,
+    copy_ceiling,
+    forward,
+    peak_memory,
+    quantiles,
+    results,
+    times,
+)
+from benchmarks.operators import Workload, workload
+from benchmarks.training_step import training_step
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = {"cpu": 15, "cuda": 50}
+
+# (operator, batch, items, side): what every device is measured at.
+PLAN = {
+    "cpu": [
+        ("joint_heatmaps", 32, 17, 128),
+        ("limb_maps", 32, 16, 128),
+        ("skeleton_image", 32, 16, 128),
+        ("part_maps", 16, 12, 128),
+        ("puppet_segmentation", 16, 12, 128),
+    ],
+    "cuda": [
+        (operator, batch, items, side)
+        for operator, batch, items in (
+            ("joint_heatmaps", 256, 17),
+            ("limb_maps", 256, 16),
+            ("skeleton_image", 1024, 16),
+            ("part_maps", 64, 12),
+            ("puppet_segmentation", 64, 12),
+        )
+        for side in (128, 256)
+    ],
+}
+DTYPES = {"cpu": [torch.float32], "cuda": [torch.float32, torch.bfloat16]}
+
+# (operator, axis) to the values on that axis; the others stay at batch 8, 16 items, 64 pixels.
+SCALING = {"batch": (1, 2, 4, 8, 16, 32, 64), "items": (1, 2, 4, 8, 16, 32, 64), "side": (16, 32, 64, 128, 256)}
+SCALED = ("joint_heatmaps", "limb_maps", "skeleton_image")
+
+BUDGET = {"cpu": 2**30, "cuda": 16 * 2**30}
+"""Bytes that a batch may take, in the comparison of the largest batches."""
+
+
+def formula_in_float64(load: Workload) -> Workload:
+    """The same workload on the CPU in float64, for its formula."""
+    return workload(load.operator, load.batch, load.items, load.size[0], "cpu", torch.float64)
+
+
+def moved_bytes(load: Workload, direction: str) -> int:
+    """What the direction must read and write: images once, and points and their gradients."""
+    outputs = results(load.contenders["ours"](*load.inputs))
+    images = sum(value.numel() * value.element_size() for value in outputs)
+    inputs = sum(value.numel() * value.element_size() for value in load.inputs)
+    both_ways = {"forward": images + inputs, "backward": images + 2 * inputs}
+    return both_ways.get(direction, sum(both_ways.values()))
+
+
+def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
+    """One row per operator, shape, dtype and direction."""
+    for dtype in DTYPES[device]:
+        for operator, batch, items, side in PLAN[device]:
+            load = workload(operator, batch, items, side, device, dtype)
+            # The formula in float64 on the CPU is slow and large: a few samples of the batch say as much.
+            small = workload(operator, min(batch, 4), items, side, device, dtype)
+            formula = formula_in_float64(small).contenders["eager"]
+            check_parity(small, formula, 1e-2 if dtype == torch.bfloat16 else 1e-5)
+            torch._dynamo.reset()
+            contenders = {**load.contenders, "compiled": torch.compile(load.contenders["eager"])}
+            directions = {"forward": forward, "backward": backward} if device == "cuda" else {"forward": forward}
+            if device == "cpu":
+                directions["forward+backward"] = both
+            for direction, wrap in directions.items():
+                measured = times({name: wrap(load, run) for name, run in contenders.items()}, device, ROUNDS[device])
+                median, low, high = quantiles(measured["ours"])
+                moved = moved_bytes(load, direction)
+                row: dict[str, object] = {
+                    "operator": operator,
+                    "shape": load.shape,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "direction": direction,
+                    "median_ms": round(median, 4),
+                    "p20_ms": round(low, 4),
+                    "p80_ms": round(high, 4),
+                    "bytes_moved": moved,
+                    "fraction_of_ceiling": round(moved / (median / 1000) / ceiling, 3),
+                }
+                for name, values in measured.items():
+                    if name != "ours":
+                        row[f"times_{name}"] = round(quantiles(values)[0] / median, 2)
+                for name, run in contenders.items():
+                    row[f"peak_bytes_{name}"] = peak_memory(wrap(load, run), device)
+                yield row
+
+
+def scaling_rows(device: str) -> Iterator[dict[str, object]]:
+    """Medians of forward and backward along each axis, for us and for the plain formula."""
+    for operator in SCALED:
+        for axis, values in SCALING.items():
+            for value in values:
+                at = {"batch": 8, "items": 16, "side": 64} | {axis: value}
+                load = workload(operator, at["batch"], at["items"], at["side"], device, torch.float32)
+                pair = {name: load.contenders[name] for name in ("ours", "eager")}
+                measured = times({name: both(load, run) for name, run in pair.items()}, device, 7)
+                medians = {f"{name}_ms": round(quantiles(took)[0], 4) for name, took in measured.items()}
+                yield {"operator": operator, "axis": axis, "value": value, **medians}
+
+
+def memory_rows(device: str) -> Iterator[dict[str, object]]:
+    """The largest batch whose forward and backward stay within a budget, ours beside the plain formula."""
+    for operator, _, items, side in PLAN[device]:
+        row: dict[str, object] = {"operator": operator, "size": [side, side], "budget_bytes": BUDGET[device]}
+        for name in ("ours", "eager"):
+            row[f"batch_{name}"] = largest_batch(operator, items, side, device, name)
+        yield row
+
+
+def largest_batch(operator: str, items: int, side: int, device: str, name: str) -> int:
+    """The largest batch, of those with at most three binary digits that are not 0, that fits the budget."""
+
+    def fits(batch: int) -> bool:
+        load = workload(operator, batch, items, side, device, torch.float32)
+        inputs = [value.detach().requires_grad_() for value in load.inputs]
+        run = load.contenders[name]
+
+        def step() -> object:
+            outputs = results(run(*inputs))
+            return torch.autograd.grad(outputs, inputs[: load.active], [torch.ones_like(value) for value in outputs])
+
+        return peak_memory(step, device) <= BUDGET[device]
+
+    batch = 1
+    while fits(2 * batch):
+        batch *= 2
+    for step in (batch // 2, batch // 4):
+        if step and fits(batch + step):
+            batch += step
+    return batch
+
+
+def machine(device: str) -> dict[str, str]:
+    """What the figures were measured on."""
+    root = Path(__file__).parents[1]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
+    try:
+        import triton
+
+        version = str(triton.__version__)
+    except ImportError:
+        version = "none"
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"CPU, {_processor()}, {torch.get_num_threads()} threads"
+    )
+    return {
+        "device": name,
+        "torch": torch.__version__,
+        "triton": version,
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip() or "unknown",
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="Speed and memory of posegeom's operators.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--only", choices=("speed", "scaling", "memory", "step"), action="append")
+    arguments = parser.parse_args()
+    device = arguments.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no CUDA device is available; run with --device cpu")
+    ceiling = copy_ceiling(device)
+    content: dict[str, object] = {**machine(device), "copy_ceiling_gb_s": round(ceiling / 1e9, 1)}
+    slug = "cpu" if device == "cpu" else "-".join(torch.cuda.get_device_name().lower().split())
+    target = RESULTS / f"{slug}.json"
+    if arguments.only and target.is_file():
+        content = {**json.loads(target.read_text(encoding="utf-8")), **content}
+    sections = {
+        "speed": speed_rows(device, ceiling),
+        "scaling": scaling_rows(device),
+        "memory": memory_rows(device),
+        "step": training_step(device),
+    }
+    for name, section in sections.items():
+        if arguments.only and name not in arguments.only:
+            continue
+        rows = []
+        for row in section:
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+        content[name] = rows
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    report.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Every kernel compiles to machine code for real GPUs, which needs none: the interpreter accepts more than a compiler.
+
+It does not say that the code is right or fast; test_kernels.py and the benchmark do that.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cases import INTERPRETED
+
+triton = pytest.importorskip("triton")
+
+pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler in this process")
+
+GAUSSIANS = {"ROWS": 8, "COLUMNS": 128}
+TILE = {"ROWS": 32, "COLUMNS": 32}
+LINE = {"ROWS": 4, "COLUMNS": 32, "PARTS": 16}
+TABLES = {"parents": "i32", "children": "i32"}
+AFFINE = dict.fromkeys(("linear", "mu", "bar", "template"), "compute")
+MAPS = dict.fromkeys(("shape_out", "uncertainty_out", "by_shape", "by_uncertainty", "image", "maps", "gradient"), "io")
+POINTERS = {
+    **dict.fromkeys(("precision", "weight", "sums", "across", "stretch", "hides", "by_hides"), "compute"),
+    **dict.fromkeys(("points", "out", "by_maps", "by_foreground", "foreground", "uncertainty"), "io"),
+    **TABLES,
+    **AFFINE,
+    **MAPS,
+    "counts": "i64",
+    "fixed_point": "fp64",
+}
+
+
+def kernels():
+    """(kernel, constants, warps) in every form that a launcher asks for."""
+    from posegeom.kernels import maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
+
+    for given in (False, True):
+        weights = {"HAS_WEIGHT": given}
+        yield maps_heatmaps._joint_heatmaps_fwd_kernel, {"HAS_PRECISION": given, **weights, **GAUSSIANS}, 4
+        yield (
+            maps_heatmaps._joint_heatmaps_bwd_kernel,
+            {"HAS_PRECISION": given, "PER_PROGRAM": 16, **weights, **GAUSSIANS},
+            4,
+        )
+        limb = {"HAS_ACROSS": given, "HAS_STRETCH": given, **weights, **GAUSSIANS}
+        yield maps_limbs._limb_maps_fwd_kernel, limb, 4
+        yield maps_limbs._limb_maps_bwd_kernel, {"PER_PROGRAM": 16, **limb}, 4
+        for power in (1, 2):
+            figure = {"POWER": power, "BONES": 16, **weights, **TILE}
+            yield maps_skeleton._skeleton_image_fwd_kernel, figure, 4
+            yield maps_skeleton._skeleton_image_bwd_kernel, figure, 4
+        yield puppet._part_maps_bwd_kernel, {"BY_TEMPLATE": given, **GAUSSIANS}, 4
+    yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "BONES": 16, "JOINTS": 32}, 1
+    yield puppet._part_maps_fwd_kernel, dict(GAUSSIANS), 4
+    yield segmentation._puppet_segmentation_fwd_kernel, dict(LINE), 4
+    yield segmentation._puppet_segmentation_bwd_kernel, dict(LINE), 4
+
+
+def build(kernel, constants, warps, compute, io, capability):
+    import triton.language as tl
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constants = {**constants, "COMPUTE": tl.float64 if compute == "fp64" else tl.float32}
+    signature = {}
+    for name in kernel.arg_names:
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name in POINTERS:
+            kind = POINTERS[name]
+            signature[name] = "*" + {"compute": compute, "io": io}.get(kind, kind)
+        else:
+            signature[name] = "fp32" if name.endswith(("_high", "_low")) else "i32"
+    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel, signature, constexprs=places)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+
+
+@pytest.mark.parametrize(("compute", "io"), [("fp32", "fp32"), ("fp32", "bf16"), ("fp64", "fp64")])
+def test_every_kernel_compiles_for_hopper(compute, io):
+    built = [build(*form, compute, io, 90) for form in kernels()]
+    assert len(built) == 22
+    assert all("ptx" in one.asm and len(one.asm["cubin"]) > 1000 for one in built)
+
+
+def test_the_list_of_kernels_is_complete():
+    from posegeom.kernels import maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
+
+    modules = (maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation)
+    every = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
+    assert {form[0].__name__ for form in kernels()} == every
