@@ -44,7 +44,7 @@ def _obstacle(tensors: Sequence[Tensor]) -> str:
         return f"the tensors are on {device}, and Triton kernels run on CUDA devices (or with TRITON_INTERPRET=1)"
     if not HAS_TRITON:
         return "the package triton is not installed"
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or _is_traced():
         return "an exported program takes the plain PyTorch form, which runs everywhere"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "torch.func transforms (vmap, grad, jvp, ...) take the plain PyTorch form"
@@ -63,11 +63,16 @@ def runs_eagerly_on_cpu(*tensors: Tensor | None) -> bool:
     forward-mode differentiation (an `autograd.Function` without a jvp would silently give zero), and not for tensor
     subclasses.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or _is_traced():
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
         return False
     return all(tensor is None or (_is_plain(tensor) and tensor.device.type == "cpu") for tensor in tensors)
+
+
+def _is_traced() -> bool:
+    """Inside torch.jit.trace, which the older ONNX exporter uses."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _is_plain(tensor: Tensor) -> bool:
