@@ -1,0 +1,450 @@
+"""The training engine: steps, optimizers per loss, processes, checkpoints and logs, on Lightning Fabric.
+
+A model's recipe says what one step does, loss by loss. The engine gives it the batch of that step, and `Descent`,
+which takes one optimizer step on one named loss. Everything random in a step follows from (seed, step, process), and
+the batch from (seed, step), so that a run which was killed and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from posegeom_models import checkpoints
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Batch = TypeVar("Batch")
+Objective = Callable[[Batch], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, where and how a model is trained.
+
+    Args:
+        steps: how many steps in all.
+        batch_size: samples of one step over all processes.
+        accumulate: in how many parts a process takes its share of a batch, to save memory.
+        seed: of everything random.
+        accelerator: "auto", "cpu", "cuda" or "mps".
+        devices: processes on this machine.
+        machines: machines; start the same command on each with torchrun.
+        precision: "32-true", "bf16-mixed" or "64-true". Geometry stays in float32.
+        threads: CPU threads of a process; 0 leaves PyTorch's choice.
+        workers: processes that prepare batches; 0 prepares them in the training process.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints stay.
+        log_every: steps between points of the curves.
+        picture_every: steps between pictures in the log; 0 draws none.
+        clip_norm: largest norm of a loss's gradient; 0 for any.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 32
+    accumulate: int = 1
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    machines: int = 1
+    precision: str = "32-true"
+    threads: int = 0
+    workers: int = 0
+    checkpoint_every: int = 500
+    keep: int = 2
+    log_every: int = 20
+    picture_every: int = 0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "devices",
+            "machines",
+            "checkpoint_every",
+            "keep",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        share = self.batch_size / (self.devices * self.machines * self.accumulate)
+        if share != int(share):
+            raise ValueError(
+                f"batch_size must be a multiple of devices x machines x accumulate = "
+                f"{self.devices * self.machines * self.accumulate}, got {self.batch_size}"
+            )
+        if self.precision not in ("32-true", "bf16-mixed", "64-true"):
+            raise ValueError(f"precision must be 32-true, bf16-mixed or 64-true, got {self.precision!r}")
+
+
+class Recipe(Protocol[Batch]):
+    """A model in training, as its paper tells it.
+
+    `networks` is all that is saved. `optimizers` has one optimizer per named loss.
+    """
+
+    networks: nn.Module
+    optimizers: Mapping[str, Optimizer]
+
+    def step(self, train: Descent[Batch], batch: Batch, number: int) -> None:
+        """Step `number`: one or more calls of `train.minimize`, in the paper's order."""
+
+    def pictures(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Images (3, H, W) in [0, 1] for the log."""
+
+
+class BatchSource(Protocol[Batch]):
+    """Where batches come from."""
+
+    def batch(self, step: int, rank: int, world_size: int) -> Batch:
+        """This process's share of the batch of a step: the same whenever it is asked for.
+
+        Samples are dealt so that the shares of all processes together are the batch of a single one.
+        """
+
+    def part(self, batch: Batch, number: int, count: int) -> Batch:
+        """One of `count` equal parts of a process's batch."""
+
+    def describe(self, step: int) -> str:
+        """Which samples a step has, for the report on a step that went wrong."""
+
+
+class DivergenceError(ArithmeticError):
+    """A loss was not a number."""
+
+
+@dataclass
+class Descent(Generic[Batch]):
+    """One step's way down: every call of `minimize` moves the parameters of one optimizer.
+
+    Args:
+        fabric: devices and processes.
+        optimizers: by the name of their loss.
+        source: for the parts of a batch.
+        config: accumulation and clipping.
+        step: number of the step.
+    """
+
+    fabric: Fabric
+    optimizers: Mapping[str, Optimizer]
+    source: BatchSource[Batch]
+    config: TrainingConfig
+    step: int = 0
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def minimize(self, name: str, objective: Objective[Batch], batch: Batch) -> None:
+        """One step of optimizer `name` on the sum of the terms that `objective` gives for (parts of) the batch.
+
+        Only that optimizer's parameters receive a gradient; it is the mean over all parts and processes.
+
+        Raises:
+            DivergenceError: a term is NaN or infinite; names the step, the term and the samples.
+        """
+        optimizer = self.optimizers[name]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        sums: list[Tensor | None] = [None] * len(parameters)
+        count = self.config.accumulate
+        for number in range(count):
+            part = batch if count == 1 else self.source.part(batch, number, count)
+            with self.fabric.autocast():
+                terms = objective(part)
+                total = torch.stack([term.float() if term.dtype != torch.float64 else term for term in terms.values()])
+                total = total.sum() / count
+            self._note(name, terms, count)
+            found = torch.autograd.grad(total, parameters, allow_unused=True)
+            for place, gradient in enumerate(found):
+                if gradient is not None:  # the parameter had a part in the loss
+                    earlier = sums[place]
+                    sums[place] = gradient if earlier is None else earlier + gradient
+        self._average(parameters, sums)
+        for parameter, mean in zip(parameters, sums, strict=True):
+            parameter.grad = mean
+        if self.config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    def _note(self, name: str, terms: Mapping[str, Tensor], count: int) -> None:
+        for term, value in terms.items():
+            label = f"{name}/{term}"
+            self.values[label] = self.values.get(label, torch.zeros((), device=value.device)) + value.detach() / count
+
+    def _average(self, parameters: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
+        """The mean gradient of all processes. Where a process has none, others may: zeros stand in."""
+        if self.fabric.world_size == 1:
+            return
+        filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        joined = torch.cat([gradient.flatten() for gradient in filled])
+        mean = torch.as_tensor(self.fabric.all_reduce(joined, reduce_op="mean"))
+        for place, piece in enumerate(mean.split([gradient.numel() for gradient in filled])):
+            gradients[place] = piece.view_as(filled[place])
+
+    def finite_values(self) -> dict[str, float]:
+        """This step's terms; raises `DivergenceError` where one is no finite number."""
+        if not self.values:
+            return {}
+        numbers = torch.stack([value.float() for value in self.values.values()]).tolist()
+        for label, number in zip(self.values, numbers, strict=True):
+            if not math.isfinite(number):
+                raise DivergenceError(
+                    f"step {self.step}: term {label} is {number}; the samples were {self.source.describe(self.step)}"
+                )
+        return dict(zip(self.values, numbers, strict=True))
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Within it, modules are as in evaluation: no gradient to their parameters, batch statistics used but not moved."""
+    flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for part, training in modes:
+            part.training = training
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean over dimension 0 of the batch that all processes hold together, with gradients to every share."""
+    mean = values.mean(0)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from torch.distributed.nn.functional import all_reduce
+
+        mean = all_reduce(mean) / torch.distributed.get_world_size()
+    return mean
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training, after the checkpoint was written."""
+
+
+class _Interruption:
+    """Notes Ctrl-C, so that a step is finished and saved; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Interruption:
+        try:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        except ValueError:  # not in the main thread: Ctrl-C is not ours
+            self._before = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+class _Steps(torch.utils.data.Dataset[Any]):
+    """A source's batches by number of the step, for PyTorch's loader and its worker processes."""
+
+    def __init__(self, source: BatchSource[Any], rank: int, world_size: int) -> None:
+        self.source, self.rank, self.world_size = source, rank, world_size
+
+    def __getitem__(self, step: int) -> Any:
+        return self.source.batch(step, self.rank, self.world_size)
+
+
+def launch(config: TrainingConfig) -> Fabric:
+    """Devices and processes, as the configuration (or torchrun) has them.
+
+    Raises:
+        ValueError: the accelerator is not there.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    several = config.devices * config.machines > 1
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.machines,
+            strategy="ddp" if several else "auto",
+            precision=config.precision,  # type: ignore[arg-type]
+        )
+    except (MisconfigurationException, RuntimeError) as error:
+        raise ValueError(f"accelerator {config.accelerator!r} cannot be used: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def train(
+    recipe: Recipe[Batch],
+    source: BatchSource[Batch],
+    config: TrainingConfig,
+    folder: Path,
+    fabric: Fabric,
+    resume: bool = True,
+    quiet: bool = False,
+) -> dict[str, float]:
+    """Train until `config.steps`, from the newest checkpoint in `folder` if there is one; return the last values.
+
+    Raises:
+        DivergenceError: a loss was not finite. The last checkpoint is from before that.
+        Interrupted: Ctrl-C; a checkpoint of the last finished step has been written.
+        OSError: a checkpoint could not be written; the one before it is untouched.
+    """
+    recipe.networks.to(fabric.device)
+    saved = checkpoints.find(folder / "checkpoints") if resume else []
+    start = 0
+    if saved:
+        saved[-1].restore(recipe.networks, recipe.optimizers)
+        start = saved[-1].step
+    _share_weights(fabric, recipe.networks)
+    loader = torch.utils.data.DataLoader(
+        _Steps(source, fabric.global_rank, fabric.world_size),
+        batch_size=None,
+        sampler=range(start, config.steps),
+        num_workers=config.workers,
+        pin_memory=fabric.device.type == "cuda",
+        multiprocessing_context="spawn" if config.workers else None,
+    )
+    values: dict[str, float] = {}
+    before: Descent[Batch] | None = None
+    with _Interruption() as interruption, _Log(folder, fabric, config, start, quiet) as log:
+        recipe.networks.train()
+        waited = time.perf_counter()
+        for step, batch in zip(range(start, config.steps), loader, strict=True):
+            batch = fabric.to_device(batch)
+            log.waited += time.perf_counter() - waited
+            # Everything random in the step follows from its number: nothing needs to be saved to resume it.
+            torch.manual_seed((config.seed * 1_000_003 + step) * 4_093 + fabric.global_rank)
+            descent = Descent(fabric, recipe.optimizers, source, config, step)
+            recipe.step(descent, batch, step)
+            # One step late: looking at a step's values at once would keep a GPU waiting for its next step.
+            if before is not None:
+                before.finite_values()
+            before = descent
+            done, last = step + 1, step + 1 == config.steps
+            stop = _anywhere(fabric, interruption.asked)
+            saving = done % config.checkpoint_every == 0 or last or stop
+            if done % config.log_every == 0 or saving:
+                values = descent.finite_values()
+                log.point(done, values)
+            log.advance()
+            if config.picture_every and done % config.picture_every == 0 and fabric.is_global_zero:
+                recipe.networks.eval()
+                with torch.no_grad():
+                    log.pictures(done, recipe.pictures(batch))
+                recipe.networks.train()
+            if saving:
+                if fabric.is_global_zero:
+                    state = {"seed": config.seed, "values": values}
+                    checkpoints.save(
+                        folder / "checkpoints", done, recipe.networks, recipe.optimizers, state, config.keep
+                    )
+                fabric.barrier()
+            if stop and not last:
+                raise Interrupted(f"stopped after step {done}; the same command goes on from there")
+            waited = time.perf_counter()
+    return values
+
+
+def _share_weights(fabric: Fabric, networks: nn.Module) -> None:
+    """Every process starts from the weights of the first one."""
+    if fabric.world_size > 1:
+        for value in networks.state_dict().values():
+            torch.distributed.broadcast(value, 0)
+
+
+def _anywhere(fabric: Fabric, flag: bool) -> bool:
+    """Whether any process says so; all of them have to stop together."""
+    if fabric.world_size == 1:
+        return flag
+    count = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
+    return bool(torch.as_tensor(count) > 0)
+
+
+class _Log:
+    """Curves and pictures for TensorBoard, a line per point in metrics.jsonl, and a progress bar: process 0 alone."""
+
+    def __init__(self, folder: Path, fabric: Fabric, config: TrainingConfig, start: int, quiet: bool) -> None:
+        self.folder, self.config, self.start = folder, config, start
+        self.active = fabric.is_global_zero
+        self.quiet = quiet or not self.active
+        self.waited = 0.0
+        self.began = time.perf_counter()
+        self.done = start
+
+    def __enter__(self) -> _Log:
+        if self.active:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.start + 1)
+        if not self.quiet:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self.bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[speed]}  {task.fields[losses]}"),
+            )
+            self.task = self.bar.add_task("", total=self.config.steps, completed=self.start, speed="", losses="")
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.quiet:
+            self.bar.stop()
+        if self.active:
+            self.writer.close()
+
+    def advance(self) -> None:
+        """One more step."""
+        self.done += 1
+        if not self.quiet:
+            self.bar.advance(self.task)
+
+    def point(self, step: int, values: Mapping[str, float]) -> None:
+        """The terms of a step, samples a second, and the share of time spent waiting for data."""
+        if not self.active:
+            return
+        elapsed = max(time.perf_counter() - self.began, 1e-9)
+        speed = (self.done + 1 - self.start) * self.config.batch_size / elapsed
+        waiting = self.waited / elapsed
+        for name, value in (*values.items(), ("speed/samples per second", speed), ("speed/waiting", waiting)):
+            self.writer.add_scalar(name, value, step)
+        line = {"step": step, **values, "samples_per_second": round(speed, 2), "waiting": round(waiting, 4)}
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if not self.quiet:
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
+            self.bar.update(self.task, speed=f"{speed:.0f}/s", losses=losses)
+
+    def pictures(self, step: int, images: Mapping[str, Tensor]) -> None:
+        """Images (3, H, W)."""
+        for name, image in images.items():
+            self.writer.add_image(name, image.detach().float().cpu().clamp(0, 1), step)

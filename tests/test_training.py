@@ -1,0 +1,342 @@
+"""The engine on a small network: exact resumption, processes, interruption, disks that fill up."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("lightning_fabric")
+
+from posegeom_models import checkpoints
+from posegeom_models.training import (
+    Descent,
+    DivergenceError,
+    TrainingConfig,
+    frozen,
+    launch,
+    mean_over_processes,
+    train,
+)
+
+
+class Numbers:
+    """Batches of random regression samples, the same for every share of the processes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def batch(self, step: int, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(self.size, 4, generator=generator)
+        y = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]) + 0.1
+        return x[rank::world_size], y[rank::world_size]
+
+    def part(self, batch: tuple[Tensor, Tensor], number: int, count: int) -> tuple[Tensor, Tensor]:
+        return batch[0].chunk(count)[number], batch[1].chunk(count)[number]
+
+    def describe(self, step: int) -> str:
+        return f"samples of step {step}"
+
+
+class TwoLosses:
+    """A network with a body and a head, each moved by a loss of its own; noise from the global generator."""
+
+    def __init__(self, poison_at: int = -1) -> None:
+        torch.manual_seed(0)
+        self.networks = nn.ModuleDict(
+            {"body": nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.1)), "head": nn.Linear(8, 1)}
+        )
+        self.optimizers = {
+            "fit": torch.optim.Adam(self.networks["head"].parameters(), 1e-2),
+            "shape": torch.optim.Adagrad(self.networks["body"].parameters(), 1e-2),
+        }
+        self.poison_at = poison_at
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        def fit(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            x, y = part
+            noise = float("nan") if number == self.poison_at else 0.0
+            return {"squared": (self.networks["head"](self.networks["body"](x)) - y).square().mean() + noise}
+
+        def shape(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            x, y = part
+            return {
+                "absolute": (self.networks["head"](self.networks["body"](x)) - y).abs().mean(),
+                "small": 1e-3 * self.networks["body"][0].weight.square().sum(),
+            }
+
+        train.minimize("fit", fit, batch)
+        train.minimize("shape", shape, batch)
+
+    def pictures(self, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        return {"noise": torch.rand(3, 8, 8)}
+
+
+def run(folder: Path, recipe: TwoLosses | None = None, **settings: object) -> TwoLosses:
+    config = TrainingConfig(**{"steps": 12, "batch_size": 8, "checkpoint_every": 4, "accelerator": "cpu", **settings})
+    recipe = recipe or TwoLosses()
+    train(recipe, Numbers(config.batch_size), config, folder, launch(config), quiet=True)
+    return recipe
+
+
+def same(first: nn.Module, second: nn.Module) -> bool:
+    a, b = first.state_dict(), second.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_loss_moves_the_parameters_of_its_own_optimizer_alone(tmp_path: Path) -> None:
+    recipe = TwoLosses()
+    before = {name: value.clone() for name, value in recipe.networks.state_dict().items()}
+    config = TrainingConfig(steps=1, batch_size=8, accelerator="cpu")
+    descent = Descent(launch(config), recipe.optimizers, Numbers(8), config)
+    descent.minimize("fit", lambda part: {"l": recipe.networks["head"](recipe.networks["body"](part[0])).sum()},
+                     Numbers(8).batch(0, 0, 1))  # fmt: skip
+    moved = {name for name, value in recipe.networks.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"head.weight", "head.bias"}
+    assert all(p.grad is None for p in recipe.networks.parameters())
+
+
+def test_training_lowers_the_loss_and_writes_curves_and_checkpoints(tmp_path: Path) -> None:
+    run(tmp_path, steps=300, log_every=50, checkpoint_every=100, picture_every=100)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [50, 100, 150, 200, 250, 300]
+    assert lines[-1]["fit/squared"] < 0.3 * lines[0]["fit/squared"]
+    assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [200, 300]
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", steps=8)
+    resumed = run(tmp_path / "parts")
+    assert same(whole.networks, resumed.networks)
+    assert resumed.optimizers["fit"].state_dict()["state"][0]["step"] == 12
+
+
+def test_worker_processes_prepare_the_same_batches(tmp_path: Path) -> None:
+    assert same(run(tmp_path / "none").networks, run(tmp_path / "one", workers=1).networks)
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
+    recipes = []
+    for accumulate in (1, 4):
+        recipe = TwoLosses()
+        recipe.networks.eval()  # no dropout, whose noise would differ
+        config = TrainingConfig(steps=1, batch_size=8, accumulate=accumulate, accelerator="cpu")
+        descent = Descent(launch(config), recipe.optimizers, Numbers(8), config)
+        recipe.step(descent, Numbers(8).batch(3, 0, 1), 3)
+        recipes.append((recipe, descent.finite_values()))
+    for a, b in zip(recipes[0][0].networks.parameters(), recipes[1][0].networks.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert recipes[0][1] == pytest.approx(recipes[1][1], rel=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_stops_with_step_term_and_samples(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match=r"step 6: term fit/squared is nan; the samples were samples of step 6"):
+        run(tmp_path, TwoLosses(poison_at=6))
+    assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [4]
+
+
+def test_frozen_networks_keep_parameters_and_batch_statistics() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(5, 3, requires_grad=True)
+    with frozen(network):
+        network(x).sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert x.grad is not None
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+    assert network[1].training
+
+
+class Slow(TwoLosses):
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        time.sleep(0.02)
+        super().step(train, batch, number)
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.test_training", "lightning_fabric", "torch.utils.tensorboard"])
+
+
+def train_slowly(folder: Path) -> None:
+    torch.set_num_threads(1)
+    run(folder, Slow(), steps=40, checkpoint_every=3)
+
+
+def start(folder: Path, target: Callable[[Path], None] = train_slowly) -> multiprocessing.process.BaseProcess:
+    process = PROCESSES.Process(target=target, args=(folder,))
+    process.start()
+    return process
+
+
+def finish(folder: Path) -> int:
+    process = start(folder)
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def saved_steps(folder: Path) -> list[int]:
+    return [one.step for one in checkpoints.find(folder / "checkpoints")]
+
+
+def weights(folder: Path) -> bytes:
+    return (checkpoints.find(folder / "checkpoints")[-1].path / "networks.safetensors").read_bytes()
+
+
+def test_ten_kills_later_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
+    assert finish(tmp_path / "whole") == 0
+    moments = [random.random() for _ in range(10)]
+    print(f"killed {moments} times a quarter of a second after a new checkpoint")
+    for moment in moments:
+        before = saved_steps(tmp_path / "killed")
+        process = start(tmp_path / "killed")
+        while process.is_alive() and saved_steps(tmp_path / "killed") == before:
+            time.sleep(0.005)
+        time.sleep(0.25 * moment)
+        process.kill()
+        process.join()
+    assert finish(tmp_path / "killed") == 0
+    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
+    assert all(path.name.startswith("step_") for path in (tmp_path / "killed" / "checkpoints").iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_control_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path) -> None:
+    process = start(tmp_path)
+    while not saved_steps(tmp_path):
+        time.sleep(0.005)
+    time.sleep(0.1)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join()
+    assert process.exitcode != 0
+    stopped = saved_steps(tmp_path)[-1]
+    assert 3 <= stopped < 40
+    assert finish(tmp_path) == 0
+    assert finish(tmp_path.with_name("whole")) == 0
+    assert weights(tmp_path) == weights(tmp_path.with_name("whole"))
+
+
+class Large(TwoLosses):
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks.register_buffer("ballast", torch.zeros(50_000))
+
+
+def fill_the_disk(folder: Path) -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    with pytest.raises(OSError, match=r"checkpoint .*step_00000008 could not be written"):
+        run(folder, Large(), steps=8)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    first = run(tmp_path, Large(), steps=4)
+    process = start(tmp_path, fill_the_disk)
+    process.join()
+    assert process.exitcode == 0
+    assert saved_steps(tmp_path) == [4]
+    recipe = Large()
+    state = checkpoints.find(tmp_path / "checkpoints")[0].restore(recipe.networks, recipe.optimizers)
+    assert state["step"] == 4
+    assert same(recipe.networks, first.networks)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000004"]
+
+
+def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path: Path) -> None:
+    recipe = run(tmp_path, steps=4)
+    newest = checkpoints.find(tmp_path / "checkpoints")[-1]
+    with pytest.raises(ValueError, match=r"of another model: 0\.bias is absent there and \(3,\) here"):
+        newest.restore(nn.Sequential(nn.Linear(2, 3)))
+    path = newest.path / "networks.safetensors"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="cannot be read"):
+        newest.restore(recipe.networks)
+
+
+TWO_PROCESSES = """
+import sys, torch
+from pathlib import Path
+from posegeom_models.training import TrainingConfig, launch, train
+from tests.test_training import BatchStatistics, Numbers
+if __name__ == "__main__":
+    config = TrainingConfig(steps=3, batch_size=8, devices=2, accelerator="cpu", checkpoint_every=3)
+    recipe = BatchStatistics()
+    train(recipe, Numbers(8), config, Path(sys.argv[1]), launch(config), quiet=True)
+"""
+
+
+class BatchStatistics(TwoLosses):
+    """Losses on the mean of the whole batch, which no share of it knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks["body"][2].p = 0.0
+        self.optimizers = {"spread": torch.optim.SGD(self.networks.parameters(), 0.1)}
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        def spread(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            codes = self.networks["body"](part[0])
+            centre = mean_over_processes(codes)
+            fit = (self.networks["head"](codes) - part[1]).square().mean()
+            return {"fit": fit, "centre": centre.square().sum(), "variance": (codes - centre).square().mean()}
+
+        train.minimize("spread", spread, batch)
+
+
+def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path: Path) -> None:
+    program = tmp_path / "two.py"
+    program.write_text(TWO_PROCESSES)
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "two")], env=environment, cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    config = TrainingConfig(steps=3, batch_size=8, accelerator="cpu", checkpoint_every=3)
+    alone = BatchStatistics()
+    train(alone, Numbers(8), config, tmp_path / "one", launch(config), quiet=True)
+    together = BatchStatistics()
+    checkpoints.find(tmp_path / "two" / "checkpoints")[-1].restore(together.networks)
+    for a, b in zip(together.networks.parameters(), alone.networks.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": 6, "accumulate": 4}, r"batch_size must be a multiple of devices x machines x accumulate = 4"),
+        ({"precision": "16"}, "precision must be 32-true, bf16-mixed or 64-true, got '16'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_an_accelerator_that_is_not_there_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("has a GPU")
+    with pytest.raises(ValueError, match="accelerator 'cuda' cannot be used"):
+        launch(TrainingConfig(accelerator="cuda"))
+
+
+def test_mixed_precision_trains(tmp_path: Path) -> None:
+    recipe = run(tmp_path, steps=3, precision="bf16-mixed")
+    assert all(p.dtype == torch.float32 and bool(p.isfinite().all()) for p in recipe.networks.parameters())
