@@ -219,30 +219,34 @@ class StickFigure(torch.autograd.Function):
         short: float,
         reference: Callable[..., Tensor],
     ) -> Tensor:
-        """Running minimum of d² or, with weights, maximum of the values."""
+        """Running minimum of d² or, with weights, maximum of the values, for a few samples at a time."""
         ctx.size, ctx.fade, ctx.short, ctx.reference = size, fade, short, reference
         a, b = _flat(start), _flat(end)
         w = None if weight is None else _flat(weight, 1)
         image = a.new_empty(*start.shape[:-2], *size)
-        best = _flat(image)
-        winner = torch.zeros_like(best, dtype=torch.uint8 if a.shape[1] < 256 else torch.int64)
-        position, other, value = (torch.empty_like(best) for _ in range(3))
-        for bone in range(a.shape[1]):
-            dx, dy, px, py, vx, vy = _segment(a[:, bone], b[:, bone], size, short)
-            torch.add(px, py, out=position).clamp_(0, 1)
-            torch.addcmul(dx, position, vx, value=-1, out=value)
-            torch.addcmul(dy, position, vy, value=-1, out=other)
-            value.mul_(value).addcmul_(other, other)
-            if w is not None:
-                _fade_(value, *fade).mul_(w[:, bone, None, None])
-            if bone == 0:
-                best.copy_(value)
-                continue
-            if any(ctx.needs_input_grad):
-                winner.masked_fill_(value < best if w is None else value > best, bone)
-            (torch.minimum if w is None else torch.maximum)(best, value, out=best)
-        if w is None:
-            _fade_(best, *fade)
+        images = _flat(image)
+        winner = images.new_zeros(images.shape, dtype=torch.uint8 if a.shape[1] < 256 else torch.int64)
+        chunks = _chunks(images)
+        buffers = [torch.empty_like(images[chunks[0]]) if chunks else images for _ in range(3)]
+        for part in chunks:
+            best, few = images[part], winner[part]
+            position, other, value = (buffer[: best.shape[0]] for buffer in buffers)
+            for bone in range(a.shape[1]):
+                dx, dy, px, py, vx, vy = _segment(a[part, bone], b[part, bone], size, short)
+                torch.add(px, py, out=position).clamp_(0, 1)
+                torch.addcmul(dx, position, vx, value=-1, out=value)
+                torch.addcmul(dy, position, vy, value=-1, out=other)
+                value.mul_(value).addcmul_(other, other)
+                if w is not None:
+                    _fade_(value, *fade).mul_(w[part, bone, None, None])
+                if bone == 0:
+                    best.copy_(value)
+                    continue
+                if any(ctx.needs_input_grad):
+                    few.masked_fill_(value < best if w is None else value > best, bone)
+                (torch.minimum if w is None else torch.maximum)(best, value, out=best)
+            if w is None:
+                _fade_(best, *fade)
         ctx.save_for_backward(start, end, weight, winner)
         return image
 
@@ -259,51 +263,71 @@ class StickFigure(torch.autograd.Function):
                 )
                 return (*pair, None, *rest)
             return (*differentiate_reference(ctx.reference, (start, end, weight), gradient, needed), *rest)
-        (height, width), (gamma, power) = ctx.size, ctx.fade
-        a, b = _flat(start), _flat(end)
-        index = winner.to(torch.int64).flatten(1)
-        vector = b - a
-        squared_length = (vector * vector).sum(-1)
-        short = squared_length < ctx.short
-        inverse = torch.where(short, 0.0, 1 / torch.where(short, 1.0, squared_length))
-        # Everything that is constant along a segment, looked up once per pixel.
-        ax, ay, vx, vy = (v.gather(1, index) for v in (*a.unbind(-1), *vector.unbind(-1)))
-        ex = torch.arange(width, dtype=a.dtype, device=a.device).repeat(height) - ax
-        ey = torch.arange(height, dtype=a.dtype, device=a.device).repeat_interleave(width) - ay
-        scale = inverse.gather(1, index)
-        r = (ex * vx).addcmul_(ey, vy).mul_(scale)
-        r = torch.where(short.gather(1, index), 0.5, r.clamp_(0, 1))
-        # Between the ends e is perpendicular to the segment. Taken as a difference it would, on the segment, be
-        # rounding noise along it, which power 1 divides by its own length.
-        inside = (r > 0) & (r < 1) & (scale > 0)
-        sideways = (ex * vy).addcmul_(ey, vx, value=-1).mul_(scale)
-        ex = torch.where(inside, sideways * vy, ex.addcmul_(r, vx, value=-1))
-        ey = torch.where(inside, sideways.neg_().mul_(vx), ey.addcmul_(r, vy, value=-1))
-        squared = (ex * ex).addcmul_(ey, ey)
-        slope: float | Tensor = 2 * gamma
-        if power == 1:
-            slope = torch.where(squared == 0, 0.0, gamma / squared.sqrt())
-        strength = _fade_(squared, gamma, power).mul_(gradient.reshape(squared.shape))
-        by_weight = None
-        if weight is not None:
-            w = _flat(weight, 1)
-            if needed[2]:
-                by_weight = torch.zeros_like(w).scatter_add_(1, index, strength).view(weight.shape)
-            strength = strength.mul_(w.gather(1, index))
-        strength.mul_(slope)
-        by_a, by_b = (torch.zeros_like(a[..., 0]).repeat(2, 1, 1) for _ in range(2))
-        for axis, error in enumerate((ex, ey)):
-            pull = error.mul_(strength)
-            to_b = pull * r
-            # One row of the batch after the other, pixel by pixel: the order of the sum is fixed.
-            by_b[axis].scatter_add_(1, index, to_b)
-            by_a[axis].scatter_add_(1, index, pull.sub_(to_b))
+        a, b, pulls = _flat(start), _flat(end), _flat(gradient)
+        w = None if weight is None else _flat(weight, 1)
+        by_a, by_b = torch.empty_like(a), torch.empty_like(b)
+        by_weight = None if w is None or not needed[2] else torch.empty_like(w)
+        for part in _chunks(winner):
+            found = _winners_share(
+                a[part], b[part], None if w is None else w[part], winner[part], pulls[part], ctx.fade, ctx.short
+            )
+            by_a[part], by_b[part] = found[0], found[1]
+            if by_weight is not None:
+                by_weight[part] = found[2]
         return (
-            by_a.movedim(0, -1).reshape(start.shape),
-            by_b.movedim(0, -1).reshape(end.shape),
-            by_weight,
+            by_a.view(start.shape),
+            by_b.view(end.shape),
+            None if by_weight is None else by_weight.view(start.shape[:-1]),
             *rest,
         )
+
+
+def _winners_share(
+    a: Tensor,
+    b: Tensor,
+    weight: Tensor | None,
+    winner: Tensor,
+    gradient: Tensor,
+    fade: tuple[float, int],
+    short_limit: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients to segments' ends (M, N, 2) and weights (M, N) of M images, from the winner of every pixel."""
+    (height, width), (gamma, power) = winner.shape[-2:], fade
+    index = winner.to(torch.int64).flatten(1)
+    vector = b - a
+    squared_length = (vector * vector).sum(-1)
+    short = squared_length < short_limit
+    inverse = torch.where(short, 0.0, 1 / torch.where(short, 1.0, squared_length))
+    # Everything that is constant along a segment, looked up once per pixel.
+    ax, ay, vx, vy = (v.gather(1, index) for v in (*a.unbind(-1), *vector.unbind(-1)))
+    ex = torch.arange(width, dtype=a.dtype, device=a.device).repeat(height) - ax
+    ey = torch.arange(height, dtype=a.dtype, device=a.device).repeat_interleave(width) - ay
+    scale = inverse.gather(1, index)
+    r = (ex * vx).addcmul_(ey, vy).mul_(scale)
+    r = torch.where(short.gather(1, index), 0.5, r.clamp_(0, 1))
+    # Between the ends e is perpendicular to the segment. Taken as a difference it would, on the segment, be
+    # rounding noise along it, which power 1 divides by its own length.
+    inside = (r > 0) & (r < 1) & (scale > 0)
+    sideways = (ex * vy).addcmul_(ey, vx, value=-1).mul_(scale)
+    ex = torch.where(inside, sideways * vy, ex.addcmul_(r, vx, value=-1))
+    ey = torch.where(inside, sideways.neg_().mul_(vx), ey.addcmul_(r, vy, value=-1))
+    squared = (ex * ex).addcmul_(ey, ey)
+    slope: float | Tensor = 2 * gamma
+    if power == 1:
+        slope = torch.where(squared == 0, 0.0, gamma / squared.sqrt())
+    strength = _fade_(squared, gamma, power).mul_(gradient.reshape(squared.shape))
+    by_weight = torch.zeros_like(a[..., 0])
+    if weight is not None:
+        by_weight.scatter_add_(1, index, strength)
+        strength = strength.mul_(weight.gather(1, index))
+    strength.mul_(slope)
+    ends = []
+    for share in (1 - r, r):
+        # One row of the batch after the other, pixel by pixel: the order of the sum is fixed.
+        pull = strength * share
+        columns = [torch.zeros_like(a[..., 0]).scatter_add_(1, index, pull * error) for error in (ex, ey)]
+        ends.append(torch.stack(columns, dim=-1))
+    return ends[0], ends[1], by_weight
 
 
 def _flat(values: Tensor, own: int = 2) -> Tensor:
