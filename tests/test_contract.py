@@ -142,7 +142,10 @@ def test_compiles_with_inductor(case: OpCase) -> None:
     assert_same(expected[1], got[1], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in FAST_ON_CPU], ids=str)
+FAST_PUPPETS = ("part_maps", "puppet_segmentation", "puppet_segmentation of an arm") if FAST_ON_CPU else ()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in FAST_ON_CPU + FAST_PUPPETS], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_fast_cpu_path_agrees_with_the_reference(
     case: OpCase, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
@@ -157,7 +160,8 @@ def test_fast_cpu_path_agrees_with_the_reference(
         finally:
             torch.use_deterministic_algorithms(False)
         with monkeypatch.context() as patch:
-            patch.setattr("posegeom.maps.runs_eagerly_on_cpu", lambda *tensors: False)
+            for module in (maps, puppet, segmentation):
+                patch.setattr(module, "runs_eagerly_on_cpu", lambda *tensors: False)
             reference = run(case, given)
         _assert_close_in_norm((*fast[0], *fast[1]), (*reference[0], *reference[1]), tolerance)
 

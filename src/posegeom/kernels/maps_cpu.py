@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -150,9 +150,13 @@ CHUNK = 1 << 17
 """Pixels that a loop works on at a time: a buffer of half a megabyte stays in the cache."""
 
 
-def _chunks(maps: Tensor) -> list[slice]:
-    """Slices of whole maps (M, H, W), about `CHUNK` pixels each."""
-    step = max(CHUNK // max(maps.shape[-2] * maps.shape[-1], 1), 1)
+TILE = 1 << 16
+"""The same where a loop needs many buffers."""
+
+
+def _chunks(maps: Tensor, pixels: int = CHUNK) -> list[slice]:
+    """Slices of whole maps (M, H, W), about so many pixels each."""
+    step = max(pixels // max(maps.shape[-2] * maps.shape[-1], 1), 1)
     return [slice(start, start + step) for start in range(0, maps.shape[0], step)]
 
 
@@ -219,34 +223,38 @@ class StickFigure(torch.autograd.Function):
         short: float,
         reference: Callable[..., Tensor],
     ) -> Tensor:
-        """Running minimum of d² or, with weights, maximum of the values, for a few samples at a time."""
+        """Running minimum of d² or, with weights, maximum of the values, a piece of the image at a time."""
         ctx.size, ctx.fade, ctx.short, ctx.reference = size, fade, short, reference
         a, b = _flat(start), _flat(end)
-        w = None if weight is None else _flat(weight, 1)
+        w = None if weight is None else _flat(weight, 1)[..., None, None]
         image = a.new_empty(*start.shape[:-2], *size)
         images = _flat(image)
-        winner = images.new_zeros(images.shape, dtype=torch.uint8 if a.shape[1] < 256 else torch.int64)
-        chunks = _chunks(images)
-        buffers = [torch.empty_like(images[chunks[0]]) if chunks else images for _ in range(3)]
-        for part in chunks:
-            best, few = images[part], winner[part]
-            position, other, value = (buffer[: best.shape[0]] for buffer in buffers)
-            for bone in range(a.shape[1]):
-                dx, dy, px, py, vx, vy = _segment(a[part, bone], b[part, bone], size, short)
-                torch.add(px, py, out=position).clamp_(0, 1)
-                torch.addcmul(dx, position, vx, value=-1, out=value)
-                torch.addcmul(dy, position, vy, value=-1, out=other)
-                value.mul_(value).addcmul_(other, other)
-                if w is not None:
-                    _fade_(value, *fade).mul_(w[part, bone, None, None])
-                if bone == 0:
-                    best.copy_(value)
-                    continue
-                if any(ctx.needs_input_grad):
-                    few.masked_fill_(value < best if w is None else value > best, bone)
-                (torch.minimum if w is None else torch.maximum)(best, value, out=best)
-            if w is None:
-                _fade_(best, *fade)
+        winner = images.new_empty(images.shape, dtype=torch.uint8 if a.shape[1] <= 256 else torch.int64)
+        for samples in _chunks(images, TILE):
+            dx, dy, px, py, vx, vy, whole = _shares(a[samples], b[samples], size, short)
+            for rows in _strips(size):
+                best = images[samples, rows]
+                position, other, value, nearer = (torch.empty_like(best) for _ in range(4))
+                number = torch.zeros_like(best)
+                for bone in range(a.shape[1]):
+                    # The reference's steps, each rounded as there, so that equally near segments are so here too.
+                    torch.add(px[:, bone], py[:, bone, rows], out=position).div_(whole[:, bone]).clamp_(0, 1)
+                    torch.mul(position, vx[:, bone], out=value).sub_(dx[:, bone])
+                    torch.mul(position, vy[:, bone], out=other).sub_(dy[:, bone, rows])
+                    value.mul_(value).add_(other.mul_(other))
+                    if w is not None:
+                        _fade_(value, *fade).mul_(w[samples, bone])
+                    if bone == 0:
+                        best.copy_(value)
+                        continue
+                    if any(ctx.needs_input_grad):
+                        # Later segments have larger numbers. Comparing into floats, not bools, is vectorised.
+                        (torch.lt if w is None else torch.gt)(value, best, out=nearer)
+                        torch.maximum(number, nearer.mul_(bone), out=number)
+                    (torch.minimum if w is None else torch.maximum)(best, value, out=best)
+                winner[samples, rows] = number
+                if w is None:
+                    _fade_(best, *fade)
         ctx.save_for_backward(start, end, weight, winner)
         return image
 
@@ -265,69 +273,80 @@ class StickFigure(torch.autograd.Function):
             return (*differentiate_reference(ctx.reference, (start, end, weight), gradient, needed), *rest)
         a, b, pulls = _flat(start), _flat(end), _flat(gradient)
         w = None if weight is None else _flat(weight, 1)
-        by_a, by_b = torch.empty_like(a), torch.empty_like(b)
-        by_weight = None if w is None or not needed[2] else torch.empty_like(w)
-        for part in _chunks(winner):
-            found = _winners_share(
-                a[part], b[part], None if w is None else w[part], winner[part], pulls[part], ctx.fade, ctx.short
+        vector = b - a
+        dots = (vector * vector).sum(-1) < ctx.short
+        # A segment of no length: the point at its middle, with any direction but without an extent along it.
+        origin = torch.where(dots.unsqueeze(-1), a + 0.5 * vector, a)
+        vector = torch.where(dots.unsqueeze(-1), torch.tensor([1, 0], dtype=a.dtype, device=a.device), vector)
+        extent = (~dots).to(a.dtype) if bool(dots.any()) else None
+        sums = a.new_zeros(5, *dots.shape)
+        for samples in _chunks(winner, TILE):
+            segments = _Segments(
+                origin[samples], vector[samples], *(None if v is None else v[samples] for v in (extent, w))
             )
-            by_a[part], by_b[part] = found[0], found[1]
-            if by_weight is not None:
-                by_weight[part] = found[2]
-        return (
-            by_a.view(start.shape),
-            by_b.view(end.shape),
-            None if by_weight is None else by_weight.view(start.shape[:-1]),
-            *rest,
+            for rows in _strips(ctx.size):
+                _add_pulls(sums[:, samples], segments, winner[samples, rows], rows, pulls[samples, rows], ctx.fade)
+        gamma, power = ctx.fade
+        sums[:4] *= power * gamma
+        normal = torch.stack((vector[..., 1], -vector[..., 0]), dim=-1)
+        by_a, by_b = (
+            along.unsqueeze(-1) * vector + aside.unsqueeze(-1) * normal for along, aside in (sums[:2], sums[2:4])
         )
+        middle = (by_a + by_b) / 2
+        by_a, by_b = (torch.where(dots.unsqueeze(-1), middle, pull).view(start.shape) for pull in (by_a, by_b))
+        return by_a, by_b, None if weight is None else sums[4].view(weight.shape), *rest
 
 
-def _winners_share(
-    a: Tensor,
-    b: Tensor,
-    weight: Tensor | None,
-    winner: Tensor,
-    gradient: Tensor,
-    fade: tuple[float, int],
-    short_limit: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to segments' ends (M, N, 2) and weights (M, N) of M images, from the winner of every pixel."""
-    (height, width), (gamma, power) = winner.shape[-2:], fade
+class _Segments(NamedTuple):
+    """Some samples' segments from `origin` along `vector`, (M, N, 2), with 0 in `extent` (M, N) for points."""
+
+    origin: Tensor
+    vector: Tensor
+    extent: Tensor | None
+    weight: Tensor | None
+
+
+def _add_pulls(
+    sums: Tensor, segments: _Segments, winner: Tensor, rows: slice, gradient: Tensor, fade: tuple[float, int]
+) -> None:
+    """Add to sums (5, M, N) what a strip of M images pulls at their winners: at a along and across, at b, at weights.
+
+    With v = b − a and its normal n = (v_y, −v_x), u − a = s v + t n and e = (s − r) v + t n, where s − r is exactly 0
+    between the ends. As the difference u − a − r v, e would be rounding noise there, on the segment nothing else, and
+    power 1 divides it by its own length.
+    """
+    gamma, power = fade
     index = winner.to(torch.int64).flatten(1)
-    vector = b - a
-    squared_length = (vector * vector).sum(-1)
-    short = squared_length < short_limit
-    inverse = torch.where(short, 0.0, 1 / torch.where(short, 1.0, squared_length))
-    # Everything that is constant along a segment, looked up once per pixel.
-    ax, ay, vx, vy = (v.gather(1, index) for v in (*a.unbind(-1), *vector.unbind(-1)))
-    ex = torch.arange(width, dtype=a.dtype, device=a.device).repeat(height) - ax
-    ey = torch.arange(height, dtype=a.dtype, device=a.device).repeat_interleave(width) - ay
-    scale = inverse.gather(1, index)
-    r = (ex * vx).addcmul_(ey, vy).mul_(scale)
-    r = torch.where(short.gather(1, index), 0.5, r.clamp_(0, 1))
-    # Between the ends e is perpendicular to the segment. Taken as a difference it would, on the segment, be
-    # rounding noise along it, which power 1 divides by its own length.
-    inside = (r > 0) & (r < 1) & (scale > 0)
-    sideways = (ex * vy).addcmul_(ey, vx, value=-1).mul_(scale)
-    ex = torch.where(inside, sideways * vy, ex.addcmul_(r, vx, value=-1))
-    ey = torch.where(inside, sideways.neg_().mul_(vx), ey.addcmul_(r, vy, value=-1))
-    squared = (ex * ex).addcmul_(ey, ey)
-    slope: float | Tensor = 2 * gamma
-    if power == 1:
-        slope = torch.where(squared == 0, 0.0, gamma / squared.sqrt())
-    strength = _fade_(squared, gamma, power).mul_(gradient.reshape(squared.shape))
-    by_weight = torch.zeros_like(a[..., 0])
-    if weight is not None:
-        by_weight.scatter_add_(1, index, strength)
-        strength = strength.mul_(weight.gather(1, index))
-    strength.mul_(slope)
-    ends = []
-    for share in (1 - r, r):
+
+    def look_up(column: Tensor) -> Tensor:
+        return column.gather(1, index).view(winner.shape)
+
+    number = torch.arange(max(rows.stop, winner.shape[2]), dtype=sums.dtype, device=sums.device)
+    x, y, vx, vy = (look_up(column) for pair in (segments.origin, segments.vector) for column in pair.unbind(-1))
+    torch.sub(number[: winner.shape[2]], x, out=x)
+    torch.sub(number[rows].unsqueeze(-1), y, out=y)
+    squared_length = (vx * vx).addcmul_(vy, vy)
+    along = (x * vx).addcmul_(y, vy).div_(squared_length)
+    aside = x.mul_(vy).addcmul_(y, vx, value=-1).div_(squared_length)
+    position = along.clamp(0, 1)
+    if segments.extent is not None:
+        position = torch.minimum(position, look_up(segments.extent))
+    beyond = along.sub_(position)
+    squared = (beyond * beyond).addcmul_(aside, aside).mul_(squared_length)
+    # At a distance of 0 both numerators are 0 as well.
+    distance = squared.sqrt().clamp_(min=torch.finfo(squared.dtype).tiny) if power == 1 else None
+    strength = _fade_(squared, gamma, power).mul_(gradient)
+    if segments.weight is not None:
+        sums[4].scatter_add_(1, index, strength.flatten(1))
+        strength.mul_(look_up(segments.weight))
+    if distance is not None:
+        strength.div_(distance)
+    for axis, error in enumerate((beyond, aside)):
+        pull = error.mul_(strength)
+        to_b = pull * position
         # One row of the batch after the other, pixel by pixel: the order of the sum is fixed.
-        pull = strength * share
-        columns = [torch.zeros_like(a[..., 0]).scatter_add_(1, index, pull * error) for error in (ex, ey)]
-        ends.append(torch.stack(columns, dim=-1))
-    return ends[0], ends[1], by_weight
+        sums[2 + axis].scatter_add_(1, index, to_b.flatten(1))
+        sums[axis].scatter_add_(1, index, pull.sub_(to_b).flatten(1))
 
 
 def _flat(values: Tensor, own: int = 2) -> Tensor:
@@ -335,25 +354,27 @@ def _flat(values: Tensor, own: int = 2) -> Tensor:
     return values.reshape(math.prod(values.shape[:-own]), *values.shape[-own:])
 
 
-def _segment(a: Tensor, b: Tensor, size: tuple[int, int], short: float) -> tuple[Tensor, ...]:
-    """Of one segment per sample: u − a along x and y, its two shares in r, and b − a, ready to broadcast to pixels."""
-    height, width = size
+def _shares(a: Tensor, b: Tensor, size: tuple[int, int], short: float) -> tuple[Tensor, ...]:
+    """Of segments (M, N, 2): u − a along x and y, r as the sum of two shares over a divisor (the last one), and b − a.
+
+    All are ready to broadcast to pixels.
+    """
     vector = b - a
     squared_length = (vector * vector).sum(-1, keepdim=True)
-    inverse = torch.where(squared_length < short, 0.0, 1 / torch.where(squared_length < short, 1.0, squared_length))
-    dx = torch.arange(width, dtype=a.dtype, device=a.device) - a[:, :1]
-    dy = torch.arange(height, dtype=a.dtype, device=a.device) - a[:, 1:]
+    small = squared_length < short
+    dy, dx = _offsets(a[..., 0], a[..., 1], size)
     # A segment of no length is the point at its middle: r = ½ everywhere.
-    half = torch.where(squared_length < short, 0.5, 0.0)
-    px, py = dx * (vector[:, :1] * inverse) + half, dy * (vector[:, 1:] * inverse)
-    return (
-        dx.unsqueeze(-2),
-        dy.unsqueeze(-1),
-        px.unsqueeze(-2),
-        py.unsqueeze(-1),
-        vector[:, 0, None, None],
-        vector[:, 1, None, None],
-    )
+    px, py = torch.where(small, 0.5, dx * vector[..., :1]), torch.where(small, 0.0, dy * vector[..., 1:])
+    whole = torch.where(small, 1.0, squared_length).unsqueeze(-1)
+    vx, vy = vector[..., None, None].unbind(-3)
+    return dx.unsqueeze(-2), dy.unsqueeze(-1), px.unsqueeze(-2), py.unsqueeze(-1), vx, vy, whole
+
+
+def _strips(size: tuple[int, int]) -> list[slice]:
+    """Rows of an image, as many at a time as make a `TILE`."""
+    height, width = size
+    step = max(TILE // width, 1)
+    return [slice(top, min(top + step, height)) for top in range(0, height, step)]
 
 
 def _exp_(exponent: Tensor) -> Tensor:

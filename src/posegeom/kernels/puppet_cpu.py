@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import hardshrink, pad
 
 from posegeom._dispatch import differentiate_reference, takes_reference
 
@@ -21,12 +21,11 @@ Context = Any
 Size = tuple[int, int]
 Pair = tuple[Tensor, Tensor]
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 """Pixels that are looked up at a time; some twenty numbers are held for each."""
 
 FURTHEST = 1e30
 """A sample that looks this far away, or at infinity or NaN, is left to the reference and its rules for such numbers."""
-
 
 SHARED = (2, 3)
 """Inputs that all samples have in common: r̄ and the template."""
@@ -184,7 +183,9 @@ class Lookup:
         self.samples = math.prod(mu.shape[:-2])
         self.linear = linear.reshape(self.samples, self.count, 2, 2)
         self.mu, self.bar = mu.reshape(self.samples, self.count, 2), bar
-        maps = template.movedim(-1, 0) if whole else _without_tails(template)
+        # The template's own gradient asks even the faintest values which one is the largest at a pixel.
+        maps = template.movedim(-1, 0).contiguous()
+        maps = maps if whole else _without_tails(maps)
         # A border of zeros makes "outside" an ordinary pixel, as in the reference; one row per map.
         self.table = pad(maps, (1, 1, 1, 1)).view(2, -1)
         self.dy = torch.arange(size[0], dtype=mu.dtype, device=mu.device) - self.mu[..., 1:]  # (B, L, H)
@@ -374,30 +375,30 @@ class Slopes:
         return [value if need else None for value, need in zip(found, needed, strict=True)]
 
 
-def _without_tails(template: Tensor) -> Tensor:
-    """The canonical maps as (2, L, h, w), with values under ε² of the largest one as 0.
+def _without_tails(maps: Tensor) -> Tensor:
+    """Canonical maps with values up to ε² of the largest one as 0.
 
     A soft edge fades out through numbers that no sum of an image feels, far from its part, and ends in those too small
     for a normal number, with which processors take a hundred times as long.
     """
-    maps = template.movedim(-1, 0)
-    size = maps.abs()
-    return maps.masked_fill(size <= torch.finfo(maps.dtype).eps ** 2 * size.max(), 0)
+    least, greatest = torch.aminmax(maps)
+    faint = torch.finfo(maps.dtype).eps ** 2 * float(torch.maximum(-least, greatest))
+    return hardshrink(maps, faint) if math.isfinite(faint) else maps
 
 
 def _support(maps: Tensor, whole: bool) -> Tensor:
     """First and last position along x and y, (L, 2, 2), at which a part may not be 0; the last one first if none is.
 
-    Without `whole` they lie one canonical pixel around all values that are not 0.
+    Without `whole` they lie one canonical pixel around all values of (2, L, h, w) that are not 0.
     """
     _, count, height, width = maps.shape
     if whole:
         return maps.new_tensor([[-1, width], [-1, height]], dtype=torch.float64).expand(count, 2, 2)
-    there = (maps != 0).any(0)
+    size = torch.maximum(*maps.abs())
     edges = []
     for axis, side in ((1, width), (2, height)):
-        line = there.any(axis)
-        number = torch.arange(side, device=line.device)
-        edges.append(torch.where(line, number - 1, side).amin(-1))
-        edges.append(torch.where(line, number + 1, -2).amax(-1))
+        there = size.amax(axis) != 0
+        number = torch.arange(side, device=there.device)
+        edges.append(torch.where(there, number - 1, side).amin(-1))
+        edges.append(torch.where(there, number + 1, -2).amax(-1))
     return torch.stack(edges, dim=-1).view(count, 2, 2).double()

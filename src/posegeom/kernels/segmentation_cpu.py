@@ -27,11 +27,8 @@ Context = Any
 Triple = tuple[Tensor, Tensor, Tensor]
 Box = tuple[Any, slice, slice]
 
-DRAWN = 1 << 20
-"""Pixels of part maps, all samples and parts counted, that are looked up before they are worked on."""
-
 CHUNK = 1 << 17
-"""Pixels of part maps that the occlusion rule works on at a time: half a megabyte stays in the cache."""
+"""Pixels of part maps, all samples and parts counted, that are worked on at a time: half a megabyte."""
 
 STATE = 1 << 20
 """Numbers that the backward of the occlusion rule keeps for a strip of rows."""
@@ -67,19 +64,17 @@ class SegmentedParts(torch.autograd.Function):
         maps[:, count] = 1
         foreground, uncertainty = (linear.new_zeros(looked.samples, *size) for _ in range(2))
         hiding = _with_background(hides.reshape(looked.samples, count, count))
-        for scene in _scenes(looked, DRAWN):
+        for scene in _scenes(looked):
             phi, psi = _draw(looked, scene)
             foreground[scene.here] = phi.amax(1)
             uncertainty[scene.here] = psi.amax(1)
-            phi.clamp_(0, 1)
-            for shot in _scenes(looked, CHUNK, scene):
-                part, visible = phi[shot.within(scene)], maps[shot.here]
-                visible.fill_(1)
-                visible[:, :count] = part
-                for k, box in shot.boxes:
-                    visible[box].mul_(_factor(hiding[shot.samples, :, k], part[:, k][box]))
-                total = visible.sum(1, keepdim=True)
-                visible.div_(torch.where(total < vanishing, 1.0, total))
+            visible = maps[scene.here]
+            visible.fill_(1)
+            visible[:, :count] = phi.clamp_(0, 1)
+            for k, box in scene.boxes:
+                visible[box].mul_(_factor(hiding[scene.samples, :, k], phi[:, k][box]))
+            total = visible.sum(1, keepdim=True)
+            visible.div_(torch.where(total < vanishing, 1.0, total))
         batch = linear.shape[:-3]
         maps, foreground, uncertainty = (v.view(*batch, *v.shape[1:]) for v in (maps, foreground, uncertainty))
         compute_wild(ctx, looked.wild, (linear, mu, bar, template, hides), (maps, foreground, uncertainty))
@@ -103,15 +98,13 @@ class SegmentedParts(torch.autograd.Function):
             None if gradient is None else gradient.reshape(looked.samples, *gradient.shape[len(batch) :])
             for gradient in gradients
         )
-        for scene in _scenes(looked, DRAWN):
+        for scene in _scenes(looked):
             phi, psi = _draw(looked, scene)
             by_phi = torch.zeros_like(phi)
             if by_maps is not None:
-                for shot in _scenes(looked, CHUNK, scene):
-                    part = phi[shot.within(scene)]
-                    pulled, shadow = _pull_visible(part, hiding[shot.samples], by_maps[shot.here], shot, ctx.vanishing)
-                    by_phi[shot.within(scene)] = pulled
-                    by_hiding[shot.samples] = shadow
+                by_phi, by_hiding[scene.samples] = _pull_visible(
+                    phi, hiding[scene.samples], by_maps[scene.here], scene, ctx.vanishing
+                )
             if by_foreground is not None:
                 by_phi.add_(_pull_largest(phi, by_foreground[scene.here]))
             by_psi = None if by_uncertainty is None else _pull_largest(psi, by_uncertainty[scene.here])
@@ -139,28 +132,17 @@ class Scene(NamedTuple):
         """The index of this scene in (B, ..., H, W)."""
         return self.samples, *_box(*self.window)
 
-    def within(self, scene: Scene) -> tuple[Any, ...]:
-        """The index of this scene in the window of a larger one."""
-        top, bottom, left, right = self.window
-        first, above, aside = scene.samples.start, scene.window[0], scene.window[2]
-        samples = slice(self.samples.start - first, self.samples.stop - first)
-        return samples, *_box(top - above, bottom - above, left - aside, right - aside)
-
 
 def _box(top: int, bottom: int, left: int, right: int) -> Box:
     """The index of some rows and columns in (..., H, W)."""
     return ..., slice(top, bottom), slice(left, right)
 
 
-def _scenes(looked: Lookup, pixels: int, scene: Scene | None = None) -> Iterator[Scene]:
-    """All samples, or those of a scene, without those in which nothing is seen.
-
-    As many at a time as have about so many pixels, all parts counted.
-    """
-    first, last, _ = (scene.samples if scene else slice(None)).indices(looked.samples)
-    step = max(pixels // max(looked.count * looked.size[0] * looked.size[1], 1), 1)
-    for start in range(first, last, step):
-        samples = slice(start, min(start + step, last))
+def _scenes(looked: Lookup) -> Iterator[Scene]:
+    """All samples, some at a time, without those in which nothing is seen."""
+    step = max(CHUNK // max(looked.count * looked.size[0] * looked.size[1], 1), 1)
+    for first in range(0, looked.samples, step):
+        samples = slice(first, min(first + step, looked.samples))
         edges = looked.boxes[samples]
         tops, lefts = edges[..., ::2].amin(0).T.tolist()
         bottoms, rights = edges[..., 1::2].amax(0).T.tolist()
