@@ -61,7 +61,8 @@ def joint_heatmaps(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or range.
 
-    Degenerate cases: points far outside give zeros with zero gradient.
+    Degenerate cases: points far outside give zeros with zero gradient. On the CPU, values below about 1e-19 (1e-154 in
+    float64) may be 0.
 
     Source: 002 §3.1c, f_hm; σ is used as a standard deviation although called a variance there (docs/notes).
 
