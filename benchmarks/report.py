@@ -149,7 +149,7 @@ def plot_scaling(content: dict[str, Any], path: Path) -> None:
     figure, panels = plt.subplots(
         len(operators), len(axes_names), figsize=(9, 2.5 * len(operators)), sharey="row", layout="constrained"
     )
-    for line, operator in zip(panels, operators, strict=True):
+    for number, (line, operator) in enumerate(zip(panels, operators, strict=True)):
         for panel, (axis, label) in zip(line, axes_names.items(), strict=True):
             chosen = [row for row in rows if row["operator"] == operator and row["axis"] == axis]
             values = [row["value"] for row in chosen]
@@ -161,7 +161,7 @@ def plot_scaling(content: dict[str, Any], path: Path) -> None:
             panel.minorticks_off()
             panel.grid(color="0.92", linewidth=0.8)
             panel.spines[["top", "right"]].set_visible(False)
-            if line is panels[-1]:
+            if number == len(operators) - 1:
                 panel.set_xlabel(label)
         line[0].set_ylabel("ms")
         line[0].set_title(operator, loc="left", fontsize=11)
