@@ -1,0 +1,105 @@
+"""Image encoders that several papers share: ResNets up to a stage, and small stacks of convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""ResNet stages, of stride 4, 8, 16 and 32. Caffe's res4f is the end of layer3."""
+
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+"""Of ImageNet's images, with which torchvision's weights were trained."""
+
+
+class ResNetTrunk(nn.Module):
+    """A torchvision ResNet up to the end of a stage: images (B, 3, H, W) in [0, 1] to (B, channels, H/s, W/s).
+
+    Args:
+        name: of the network in torchvision ("resnet18", "resnet50", ...).
+        stage: the last stage, one of "layer1" to "layer4".
+        weights: a weight enum of torchvision by name ("IMAGENET1K_V1"; downloaded by torchvision when it is not in its
+            cache), a local file of weights, or None for random ones.
+
+    Raises:
+        ValueError: no such network, stage or weights.
+    """
+
+    def __init__(self, name: str, stage: str = "layer3", weights: str | None = None) -> None:
+        from torchvision import models
+
+        super().__init__()
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
+        if name not in models.list_models(module=models) or not name.startswith("resnet"):
+            raise ValueError(f"network must be a ResNet of torchvision such as resnet18 or resnet50, got {name!r}")
+        is_file = weights is not None and Path(weights).suffix != ""
+        try:
+            network = models.get_model(name, weights=None if is_file else weights)
+        except KeyError as error:
+            raise ValueError(
+                f"weights must be a file or one of torchvision's names for {name}, got {weights!r}"
+            ) from error
+        if is_file:
+            network.load_state_dict(read_weights(Path(str(weights))))
+        self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        names = STAGES[: STAGES.index(stage) + 1]
+        self.stages = nn.Sequential(*(getattr(network, name) for name in names))
+        self.stride = 4 * 2 ** (len(names) - 1)
+        *_, last = (layer for layer in self.stages.modules() if isinstance(layer, nn.BatchNorm2d))
+        self.channels = int(last.num_features)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The last stage's maps."""
+        normalised = (images - self.get_buffer("mean")) / self.get_buffer("deviation")
+        maps: Tensor = self.stages(self.stem(normalised))
+        return maps
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Weights from a .safetensors file or from a PyTorch file, of which nothing but tensors is read.
+
+    Raises:
+        ValueError: no such file, or no weights in it; names it.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file of weights {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # a damaged or hostile file raises whatever its bytes lead to
+        raise ValueError(f"{path} holds no weights that can be read safely: {error}") from error
+
+
+class ConvolutionStack(nn.Module):
+    """3 x 3 convolutions with normalisation and ReLU: (B, C, H, W) to (B, widths[-1], H/s, W/s), s = 2^(strides).
+
+    Args:
+        channels: C.
+        widths: of every convolution.
+        strides: 1 or 2 for every convolution.
+        groups: of the group normalisation, which knows no batch; 0 for batch normalisation.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], strides: Sequence[int], groups: int = 8) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width, stride in zip(widths, strides, strict=True):
+            norm = nn.GroupNorm(groups, width) if groups else nn.BatchNorm2d(width)
+            layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), norm, nn.ReLU(inplace=True)]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The last convolution's maps."""
+        maps: Tensor = self.layers(images)
+        return maps

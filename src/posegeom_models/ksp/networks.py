@@ -1,0 +1,233 @@
+"""The networks of 002 (§3.1) and its fixed transformations T_fk, T_c and T_m between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import posegeom as pg
+from posegeom_models.backbones import ConvolutionStack, ResNetTrunk
+
+ABLATIONS = ("none", "without_fk", "without_maps")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; the defaults are the paper's where it gives one.
+
+    Args:
+        size: side of the images in pixels.
+        stride: of f_2D and f_a, a power of two; the paper's is 16 (224 pixels: 14 x 14 maps).
+        backbone: of E_P, a ResNet of torchvision up to res4f.
+        weights: of the backbone; the paper's are ImageNet's ("IMAGENET1K_V1"), None downloads nothing.
+        pool: E_P's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
+        hidden: width of the branches' hidden layer; not given in the paper.
+        appearance_widths: of E_A's ten convolutions; the last one is the paper's 512.
+        pose_channels: maps of f_2D.
+        decoder_widths: of D_I before each doubling of its resolution; not given in the paper.
+        sigma: of the heatmaps, in cells of the maps; not given in the paper.
+        limb_width: σ_y of the affinity maps, in cells; not given in the paper.
+        limb_stretch: α of the affinity maps; not given in the paper.
+        focal: of the fixed camera, in image sides; not given in the paper.
+        distance: of the fixed camera from the pelvis in metres, if the translation is not predicted.
+        translation: predict the translation too. The paper's six numbers are three angles: its people are in the middle
+            of their crops, at one size.
+        ablation: "without_fk" predicts the joints directly, "without_maps" replaces T_m by a network (Table 4).
+    """
+
+    size: int = 224
+    stride: int = 16
+    backbone: str = "resnet50"
+    weights: str | None = None
+    pool: int = 1
+    hidden: int = 1024
+    appearance_widths: tuple[int, ...] = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512)
+    pose_channels: int = 128
+    decoder_widths: tuple[int, ...] = (256, 128, 64, 32)
+    sigma: float = 0.7
+    limb_width: float = 0.5
+    limb_stretch: float = 0.3
+    focal: float = 2.0
+    distance: float = 4.5
+    translation: bool = False
+    ablation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.ablation not in ABLATIONS:
+            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
+        halvings = self.stride.bit_length() - 1
+        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
+            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
+        if len(self.decoder_widths) != halvings:
+            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        if len(self.appearance_widths) < halvings:
+            raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
+
+
+class Pose(NamedTuple):
+    """What E_P and the fixed transformations say of an image.
+
+    Attributes:
+        joints: (B, J, 3) p_3D, canonical, metres.
+        rotation: (B, 3, 3) R_c.
+        translation: (B, 3) T_c.
+        points: (B, J, 2) p_2D, pixels.
+    """
+
+    joints: Tensor
+    rotation: Tensor
+    translation: Tensor
+    points: Tensor
+
+    @property
+    def in_camera(self) -> Tensor:
+        """(B, J, 3) joints about the pelvis in the camera's axes."""
+        return self.joints @ self.rotation.mT
+
+
+class PoseEncoder(nn.Module):
+    """E_P, T_fk and T_c: image to v_k and c, to p_3D, to p_2D (§3.1 a, b)."""
+
+    def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton) -> None:
+        super().__init__()
+        self.config, self.skeleton = config, skeleton
+        self.trunk = ResNetTrunk(config.backbone, "layer3", config.weights)
+        features = self.trunk.channels * config.pool**2
+        joints = len(skeleton.joints)
+        # 13 directions and the hip angle (v_k in R^40), or the joints themselves.
+        self.directions = (joints - 4, 3) if config.ablation != "without_fk" else (joints, 3)
+        kinematic = self.directions[0] * 3 + (1 if config.ablation != "without_fk" else 0)
+        self.local_kinematics = _branch(features, config.hidden, kinematic)
+        self.camera_parameters = _branch(features, config.hidden, 9 if config.translation else 6)
+        self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
+        lengths = skeleton.lengths
+        if lengths is None:
+            raise ValueError(f"skeleton must have bone lengths, got {skeleton.name} without them")
+        stretched = pg.forward_kinematics(_upwards(skeleton), torch.zeros(1), skeleton, frame="canonical")
+        self.radius = float(stretched.norm(dim=-1).max())
+
+    def forward(self, images: Tensor) -> Pose:
+        """Images (B, 3, H, W) in [0, 1]."""
+        features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
+        kinematic, view = self.local_kinematics(features).float(), self.camera_parameters(features).float()
+        if self.config.ablation == "without_fk":
+            joints = kinematic.unflatten(-1, self.directions)
+            joints = joints - joints[:, self.skeleton.root].unsqueeze(1)
+        else:
+            directions, hip = kinematic[:, 1:].unflatten(-1, self.directions), kinematic[:, 0]
+            joints = pg.forward_kinematics(directions, hip, self.skeleton, frame="canonical")
+        # The first pair is (0, 1) at rest: the camera sees the person's face.
+        pairs = view[:, :6].unflatten(-1, (3, 2)) + torch.tensor([0.0, 1.0], device=view.device)
+        rotation = pg.camera_rotation(*pg.angles_from_sincos(pairs).unbind(-1))
+        if self.config.translation:
+            translation = pg.bounded_translation(view[:, 6:], self.camera, self.radius)
+        else:
+            translation = torch.tensor([0.0, 0.0, self.config.distance], device=view.device).expand(len(view), 3)
+        points, _ = pg.project(joints @ rotation.mT + translation.unsqueeze(1), self.camera)
+        return Pose(joints, rotation, translation, points)
+
+
+def _branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    last = nn.Linear(hidden, outputs)
+    nn.init.normal_(last.weight, std=0.01)
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), last)
+
+
+def _upwards(skeleton: pg.Skeleton) -> Tensor:
+    """Directions with every limb stretched upwards: nothing reaches farther from the pelvis."""
+    directions = torch.zeros(1, len(skeleton.joints) - 4, 3)
+    directions[..., 2] = 1
+    return directions
+
+
+class SpatialMaps(nn.Module):
+    """T_m and the two convolutions after it: p_2D to f_2D at the decoder's resolution (§3.1c)."""
+
+    def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton) -> None:
+        super().__init__()
+        self.config, self.skeleton = config, skeleton
+        self.side = config.size // config.stride
+        joints, channels = len(skeleton.joints), config.pose_channels
+        if config.ablation == "without_maps":
+            self.drawn = 8
+            self.network = nn.Sequential(
+                nn.Linear(2 * joints, 512), nn.ReLU(inplace=True), nn.Linear(512, self.drawn * self.side**2)
+            )
+        else:
+            self.drawn = joints + len(skeleton.bones)
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(self.drawn, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (B, J, 2) in pixels of the image, to (B, 128, H/stride, W/stride)."""
+        config, size = self.config, (self.side, self.side)
+        if config.ablation == "without_maps":
+            drawn = self.network((points / config.size - 0.5).flatten(1)).unflatten(-1, (self.drawn, *size))
+        else:
+            cells = (points + 0.5) / config.stride - 0.5  # pixel centres are integers at every resolution
+            joints = pg.joint_heatmaps(cells, size, config.sigma)
+            limbs = pg.limb_maps(cells, self.skeleton.bones, size, config.limb_width, config.limb_stretch)
+            drawn = torch.cat((joints, limbs), dim=1)
+        maps: Tensor = self.convolutions(drawn)
+        return maps
+
+
+class AppearanceEncoder(ConvolutionStack):
+    """E_A: ten convolutions from the image to f_a, 512 maps at stride 16 in the paper."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        count = len(config.appearance_widths)
+        halvings = len(config.decoder_widths)
+        apart = count // halvings
+        strides = [2 if place % apart == 0 and place < halvings * apart else 1 for place in range(count)]
+        super().__init__(3, config.appearance_widths, strides)
+
+
+class Decoder(nn.Module):
+    """D_I: f_2D and f_a to an image; the background joins at full resolution, "towards the end" (§3.1)."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        channels = config.pose_channels + config.appearance_widths[-1]
+        stages: list[nn.Module] = []
+        for width in config.decoder_widths:
+            stages += [ConvolutionStack(channels, (width,), (1,)), nn.Upsample(scale_factor=2, mode="bilinear")]
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        self.fusion = nn.Sequential(
+            nn.Conv2d(channels + 3, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 3, 1),
+        )
+
+    def forward(self, pose_maps: Tensor, appearance: Tensor, background: Tensor) -> Tensor:
+        """f_2D (B, 128, h, w), f_a (B, 512, h, w) and B_t (B, 3, H, W), to an image (B, 3, H, W)."""
+        maps = self.stages(torch.cat((pose_maps, appearance), dim=1))
+        image: Tensor = torch.sigmoid(self.fusion(torch.cat((maps, background), dim=1)))
+        return image
+
+
+class KspNetworks(nn.Module):
+    """All networks of 002 by their names there."""
+
+    def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
+        super().__init__()
+        self.config, self.skeleton = config, skeleton
+        self.pose_encoder = PoseEncoder(config, skeleton)
+        self.appearance_encoder = AppearanceEncoder(config)
+        self.spatial_maps = SpatialMaps(config, skeleton)
+        self.decoder = Decoder(config)
+
+    def forward(self, images: Tensor) -> Pose:
+        """The test-time path: an image to its pose."""
+        pose: Pose = self.pose_encoder(images)
+        return pose
