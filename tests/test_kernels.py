@@ -37,10 +37,14 @@ def _unwritten_memory_is_nan() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Call:
-    """An operator, and how its tensors are made from a generator for a skeleton and an image size."""
+    """An operator, and how its tensors are made from a generator for a skeleton and an image size.
+
+    `kinked`: its gradient jumps, where bilinear sampling goes from one pixel of a template to the next.
+    """
 
     run: Callable[..., object]
     tensors: Callable[[torch.Generator, pg.Skeleton, tuple[int, int]], list[Tensor]]
+    kinked: bool = False
 
 
 def points(g: torch.Generator, skeleton: pg.Skeleton, size: tuple[int, int]) -> Tensor:
@@ -114,16 +118,19 @@ CALLS = {
     "part_maps": Call(
         lambda k, size, p, w, **how: pg.part_maps(p, puppet_of(k).to(dtype=w.dtype), size, w, **how),
         lambda g, k, size: [points(g, k, size), spread(g, 2, 1)],
+        kinked=True,
     ),
     "part_maps with a template to learn": Call(
         lambda k, size, p, s, u, **how: pg.part_maps(p, with_template(k, s, u), size, **how),
         lambda g, k, size: [points(g, k, size), *torch.rand(2, *puppet_of(k).shape.shape, generator=g).double()],
+        kinked=True,
     ),
     "puppet_segmentation": Call(
         lambda k, size, p, d, w, **how: pg.puppet_segmentation(
             p, d, puppet_of(k).to(dtype=w.dtype), size, width_scale=w, **how
         ),
         lambda g, k, size: [points(g, k, size), spread(g, 2, len(k.joints)), spread(g, 2, 1)],
+        kinked=True,
     ),
     "puppet_segmentation with a template to learn": Call(
         lambda k, size, p, d, s, u, **how: pg.puppet_segmentation(p, d, with_template(k, s, u), size, **how),
@@ -132,10 +139,12 @@ CALLS = {
             spread(g, 2, len(k.joints)),
             *torch.rand(2, *puppet_of(k).shape.shape, generator=g).double(),
         ],
+        kinked=True,
     ),
     "puppet_segmentation after the paper": Call(
         lambda k, size, p, d, **how: pg.puppet_segmentation(p, d, puppet_of(k).to(dtype=p.dtype), size, "paper", **how),
         lambda g, k, size: [points(g, k, size), spread(g, 2, len(k.joints))],
+        kinked=True,
     ),
 }
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -171,6 +180,12 @@ def compare(call: Call, skeleton: pg.Skeleton, size: tuple[int, int], values: li
     assert all(value.dtype == values[0].dtype for value in got[0])
     for kind, a, b in zip(("value", "gradient"), got, expected, strict=True):
         error = distance(a, b)
+        if error > tolerance and kind == "gradient" and call.kinked:
+            # A template's slope jumps at its pixels, and so does the gradient of a position that rounding moves across
+            # one: in float32 that happens to the formula too, on the same values, and by as much.
+            formula = evaluate(call, skeleton, size, values, "torch")[1]
+            assert error <= 2 * distance(formula, b), f"{kind} differs by {error:.1e} (relative L2), seed {SEED}"
+            continue
         assert error <= tolerance, f"{kind} differs by {error:.1e} (relative L2), seed {SEED}"
 
 

@@ -41,7 +41,7 @@ def check_shape(name: str, value: Tensor, expected: Sequence[Dimension], why: st
     A leading "*B" in `expected` allows any number of batch dimensions; other strings match any size.
     """
     wanted = list(expected)
-    free = bool(wanted) and wanted[0] == "*B"
+    free = len(wanted) > 0 and wanted[0] == "*B"
     tail = wanted[1:] if free else wanted
     shape = tuple(value.shape)
     right = len(shape) >= len(tail) if free else len(shape) == len(tail)
