@@ -410,6 +410,57 @@ def test_forward_mode_and_vmap_never_meet_a_kernel(backend: str) -> None:
 
 
 @with_kernels
+@every_call
+def test_compiled_programs_hold_the_kernels(call: Call) -> None:
+    targets: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, inputs: object) -> object:
+        targets.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    torch._dynamo.reset()
+    values = make(call, CHAIN, (5, 6), torch.float64)
+    compiled = torch.compile(lambda *x: call.run(CHAIN, (5, 6), *x, backend="auto"), backend=look, fullgraph=True)
+    compiled(*values)
+    assert any("posegeom." in target for target in targets)
+
+
+@with_kernels
+@pytest.mark.parametrize("weights", [(-0.5, -0.4, -1.0, -0.8), (-1.0, 0.5, -0.7, 0.2)], ids=str)
+def test_negative_weights_are_no_special_case(weights: tuple[float, ...]) -> None:
+    call = CALLS["skeleton_image with visible"]
+    values = make(call, CHAIN, (40, 40), torch.float64)
+    values[1] = torch.tensor(weights, dtype=torch.float64, device=DEVICE).expand(2, 4)
+    compare(call, CHAIN, (40, 40), values, 1e-10)
+
+
+@with_kernels
+def test_huge_widths_and_far_points_have_the_gradients_of_the_formula() -> None:
+    p = torch.tensor([[3.0, 3.0], [1e20, 2.0], [4.0, 1.0], [5.0, 5.0]], device=DEVICE)
+    sigma = torch.tensor([1e25, 2.0, 1.0, 1.0], device=DEVICE)
+    width = torch.tensor([1e30, 1.0, 1e19], device=DEVICE)
+    found = []
+    for how in ("triton", "torch"):
+        inputs = [value.clone().requires_grad_() for value in (p, sigma, width)]
+        maps = pg.joint_heatmaps(inputs[0], (7, 9), inputs[1], backend=how).sum()
+        limbs = pg.limb_maps(inputs[0][[0, 2, 3]], [(0, 1), (1, 2), (0, 2)], (7, 9), inputs[2], backend=how).sum()
+        found.append(
+            [torch.autograd.grad(maps, inputs[:2], retain_graph=True), torch.autograd.grad(limbs, inputs[::2])]
+        )
+        assert all(bool(value.isfinite().all()) for pair in found[-1] for value in pair)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@with_kernels
+def test_a_nan_joint_reaches_the_templates_gradient() -> None:
+    call = CALLS["part_maps with a template to learn"]
+    values = make(call, CHAIN, (7, 13), torch.float64)
+    values[0][0, 3] = float("nan")
+    assert bool(evaluate(call, CHAIN, (7, 13), values, "triton")[1][1].isnan().any())
+
+
+@with_kernels
 def test_export_takes_the_plain_form() -> None:
     class Draw(torch.nn.Module):
         def forward(self, p: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def kernels():
             yield maps_skeleton._skeleton_image_fwd_kernel, figure, 4
             yield maps_skeleton._skeleton_image_bwd_kernel, figure, 4
         yield puppet._part_maps_bwd_kernel, {"BY_TEMPLATE": given, **GAUSSIANS}, 4
-    yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "BONES": 16, "JOINTS": 32}, 1
+    yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "PARTS": 16, "JOINTS": 32}, 1
     yield puppet._part_maps_fwd_kernel, dict(GAUSSIANS), 4
     yield segmentation._puppet_segmentation_fwd_kernel, dict(LINE), 4
     yield segmentation._puppet_segmentation_bwd_kernel, dict(LINE), 4

@@ -270,3 +270,10 @@ def test_maps_come_in_the_wanted_dtype_and_shape():
     # Computed in float32: half precision costs one rounding of the points and one of the result.
     exact = joint_heatmaps(points.half().float(), SIZE, 1.0)
     assert (joint_heatmaps(points.half(), SIZE, 1.0).float() - exact).abs().max() <= 2**-11
+
+
+def test_widths_and_stretches_may_be_single_tensors():
+    points = torch.rand(2, 3, 2) * 8
+    bones = [(0, 1), (1, 2)]
+    got = limb_maps(points, bones, (8, 9), torch.tensor(1.5), torch.tensor(0.4))
+    torch.testing.assert_close(got, limb_maps(points, bones, (8, 9), 1.5, 0.4))

@@ -46,7 +46,7 @@ def _obstacle(tensors: Sequence[Tensor]) -> str:
         return "the package triton is not installed"
     if torch.compiler.is_exporting() or _is_traced():
         return "an exported program takes the plain PyTorch form, which runs everywhere"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _is_transformed():
         return "torch.func transforms (vmap, grad, jvp, ...) take the plain PyTorch form"
     # A custom operator has no forward-mode rule, and would silently give a tangent of zero.
     if torch.autograd.forward_ad._current_level >= 0:
@@ -65,9 +65,14 @@ def runs_eagerly_on_cpu(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling() or _is_traced():
         return False
-    if torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0:
+    if _is_transformed() or torch.autograd.forward_ad._current_level >= 0:
         return False
     return all(tensor is None or (_is_plain(tensor) and tensor.device.type == "cpu") for tensor in tensors)
+
+
+def _is_transformed() -> bool:
+    """Inside vmap, grad or jvp of torch.func. The compiler traces `is not None` here as true, whatever is there."""
+    return isinstance(torch._C._functorch.peek_interpreter_stack(), torch._C._functorch.CInterpreter)
 
 
 def _is_traced() -> bool:

@@ -160,7 +160,7 @@ def limb_maps(
     result, batch = _check_together(dtype, points, width=width, stretch=stretch, visible=visible)
     p = _placed(points, hidden, batch)
     across = _inverse_width(thickness, batch)
-    relative = relative.expand(*batch, -1) if isinstance(relative, Tensor) else relative
+    relative = relative.expand(*batch, len(pairs)) if isinstance(relative, Tensor) else relative
     weight = _bone_weights(weight, pairs, batch)
     if runs_triton(backend, points, width, stretch, visible):
         from posegeom.kernels import maps_limbs

@@ -7,9 +7,10 @@ added in a fixed order, so two runs give the same bits. float64 inputs are compu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def tile_shape(height: int, width: int, pixels: int = 1024, widest: int = WIDEST
 def tiles_per_program(images: int, tiles: int) -> tuple[int, int]:
     """How many tiles a program of a reduction takes, and how many programs an image gets."""
     programs = max(min(tiles, -(-ENOUGH_PROGRAMS // max(images, 1))), 1)
-    each = -(-tiles // programs)
+    each = _power_of_two(-(-tiles // programs))  # a constant of the kernel: few values, so that few are compiled
     return each, -(-tiles // each)
 
 
@@ -57,7 +58,7 @@ def _power_of_two(count: int) -> int:
 def scalar(value: float) -> tuple[float, float]:
     """A number as a float32 and the rest: Triton takes Python floats as float32, too coarse for float64 kernels."""
     high = float(torch.tensor(value, dtype=torch.float32, device="cpu"))
-    return high, value - high
+    return high, value - high if math.isfinite(high) else 0.0
 
 
 def tl_dtype(values: Tensor) -> Any:
@@ -65,9 +66,9 @@ def tl_dtype(values: Tensor) -> Any:
     return tl.float64 if values.dtype == torch.float64 else tl.float32
 
 
-@lru_cache(maxsize=64)
+@cache
 def index_table(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Integers on a device, copied there once."""
+    """Integers on a device, copied there once and kept: a CUDA graph may hold their address."""
     return torch.tensor(indices, dtype=torch.int32, device=device)
 
 

@@ -20,27 +20,25 @@ def _joints_from_bones_kernel(
     joints,
     parts,
     VALUES: tl.constexpr,
-    BONES: tl.constexpr,
+    PARTS: tl.constexpr,
     JOINTS: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    """Gradients to the joints of one sample: the sums of its bones' ends, over all parts of the image, in order."""
+    """Gradients to the joints of one sample: its bones' ends, over all parts of the image, added in order."""
     sample = tl.program_id(0).to(tl.int64)
-    bone, joint = tl.arange(0, BONES), tl.arange(0, JOINTS)
-    real = bone < bones
-    start_x = tl.zeros((BONES,), COMPUTE)
-    start_y, end_x, end_y = start_x, start_x, start_x
-    for part in range(parts):
-        here = sums + ((sample * parts + part) * bones + bone) * VALUES
-        start_x += tl.load(here, mask=real, other=0.0)
-        start_y += tl.load(here + 1, mask=real, other=0.0)
-        end_x += tl.load(here + 2, mask=real, other=0.0)
-        end_y += tl.load(here + 3, mask=real, other=0.0)
-    parent = tl.load(parents + bone, mask=real, other=-1)
-    child = tl.load(children + bone, mask=real, other=-1)
-    starts, ends = parent[None, :] == joint[:, None], child[None, :] == joint[:, None]
-    x = tl.sum(tl.where(starts, start_x[None, :], 0.0) + tl.where(ends, end_x[None, :], 0.0), axis=1)
-    y = tl.sum(tl.where(starts, start_y[None, :], 0.0) + tl.where(ends, end_y[None, :], 0.0), axis=1)
+    joint, lane = tl.arange(0, JOINTS), tl.arange(0, PARTS)
+    x = tl.zeros((JOINTS,), COMPUTE)
+    y = x
+    for bone in range(bones):
+        starts, ends = tl.load(parents + bone) == joint, tl.load(children + bone) == joint
+        for first in range(0, parts, PARTS):
+            part = first + lane
+            here = sums + ((sample * parts + part) * bones + bone) * VALUES
+            real = part < parts
+            x += tl.where(starts, tl.sum(tl.load(here, mask=real, other=0.0), axis=0), 0.0)
+            y += tl.where(starts, tl.sum(tl.load(here + 1, mask=real, other=0.0), axis=0), 0.0)
+            x += tl.where(ends, tl.sum(tl.load(here + 2, mask=real, other=0.0), axis=0), 0.0)
+            y += tl.where(ends, tl.sum(tl.load(here + 3, mask=real, other=0.0), axis=0), 0.0)
     here = out + (sample * joints + joint) * 2
     tl.store(here, x.to(out.dtype.element_ty), mask=joint < joints)
     tl.store(here + 1, y.to(out.dtype.element_ty), mask=joint < joints)
@@ -60,7 +58,7 @@ def joints_from_bones(sums: Tensor, points: Tensor, parents: Tensor, children: T
         joints,
         parts,
         VALUES=values,
-        BONES=padded(bones),
+        PARTS=min(padded(parts), 64),
         JOINTS=padded(joints),
         COMPUTE=tl_dtype(points),
         num_warps=1,

@@ -94,20 +94,22 @@ def _joint_heatmaps_bwd_kernel(
         rows, columns = pixels(program * PER_PROGRAM + step, tiles_x, ROWS, COLUMNS)
         inside = (rows < height) & (columns < width)
         here = gradient + joint * height * width + rows * width + columns
-        dx, dy = (columns.to(COMPUTE) - x) * rho, (rows.to(COMPUTE) - y) * rho
-        squared = dx * dx + dy * dy
-        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE) * tl.exp(-0.5 * squared)
+        dx, dy = columns.to(COMPUTE) - x, rows.to(COMPUTE) - y
+        a, b = dx * rho, dy * rho
+        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE) * tl.exp(-0.5 * (a * a + b * b))
         zeroth += pull
         by_x += pull * dx
         by_y += pull * dy
-        second += pull * squared
+        second += pull * dx * dx + pull * dy * dy  # in this order: d² alone may be infinite where the pull is 0
     strength = rho
     if HAS_WEIGHT:
         strength = rho * tl.load(weight + joint).to(COMPUTE)
     out = sums + (joint * programs + program) * 4
+    by_x *= rho
+    by_y *= rho
     tl.store(out, strength * total(by_x))
     tl.store(out + 1, strength * total(by_y))
-    tl.store(out + 2, -strength / (rho * rho) * total(second))
+    tl.store(out + 2, -strength * total(second))
     tl.store(out + 3, total(zeroth))
 
 

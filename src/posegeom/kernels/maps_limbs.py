@@ -165,8 +165,9 @@ def _limb_maps_bwd_kernel(
         inside = (rows < height) & (columns < width)
         here = gradient + limb * height * width + rows * width + columns
         dx, dy = columns.to(COMPUTE) - x, rows.to(COMPUTE) - y
-        a, b = (c * dx + s * dy) * along, (c * dy - s * dx) * slim
-        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE) * tl.exp(-0.5 * (a * a + b * b))
+        a, b = c * dx + s * dy, c * dy - s * dx
+        far, wide = a * along, b * slim
+        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE) * tl.exp(-0.5 * (far * far + wide * wide))
         sum_1 += pull
         sum_a += pull * a
         sum_b += pull * b
@@ -176,10 +177,9 @@ def _limb_maps_bwd_kernel(
     strength = tl.full((), 1.0, COMPUTE)
     if HAS_WEIGHT:
         strength = tl.load(weight + limb).to(COMPUTE)
-    # a and b are in units of 1/along and 1/slim here, which the factors put right.
-    pull_a, pull_b = strength * along * total(sum_a), strength * slim * total(sum_b)
-    twist = strength * (slim / along - along / slim) * total(sum_ab)  # to the direction's angle
-    by_along = -strength / along * total(sum_aa)
+    pull_a, pull_b = strength * along * along * total(sum_a), strength * slim * slim * total(sum_b)
+    twist = strength * (slim * slim - along * along) * total(sum_ab)  # to the direction's angle
+    by_along = -strength * along * total(sum_aa)
     mx, my = 0.5 * (c * pull_a - s * pull_b), 0.5 * (s * pull_a + c * pull_b)
     # σ_x = stretch · length: both move 1/σ_x, unless it is clamped.
     by_spread = tl.where(clamped, 0.0, -along * along * by_along)
@@ -191,7 +191,7 @@ def _limb_maps_bwd_kernel(
     tl.store(out + 1, my - vy)
     tl.store(out + 2, mx + vx)
     tl.store(out + 3, my + vy)
-    tl.store(out + 4, -strength / slim * total(sum_bb))
+    tl.store(out + 4, -strength * slim * total(sum_bb))
     tl.store(out + 5, by_spread * length)
     tl.store(out + 6, total(sum_1))
 

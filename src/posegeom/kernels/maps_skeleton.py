@@ -87,9 +87,12 @@ def _best_of_tile(
     parent, child = tl.load(parents + bone, mask=real, other=0), tl.load(children + bone, mask=real, other=0)
     ax, ay, vx, vy, inverse = _segment(body, parent, child, COMPUTE)
     distance, slack = _distance_to_centre(x, y, ax, ay, vx, vy, inverse)
-    distance += radius + slack
+    near, distance = distance - (radius + slack), distance + (radius + slack)
     if HAS_WEIGHT:
-        value = tl.load(weights + bone, mask=real, other=0.0).to(COMPUTE) * _fade(distance * distance, gamma, POWER)
+        weight = tl.load(weights + bone, mask=real, other=0.0).to(COMPUTE)
+        # A negative weight is at its lowest where the bone is near.
+        distance = tl.where(weight < 0.0, tl.where(near < 0.0, 0.0, near), distance)
+        value = weight * _fade(distance * distance, gamma, POWER)
         best = tl.max(tl.where(real, value, float("-inf")), axis=0)
     else:
         best = tl.min(tl.where(real, distance, float("inf")), axis=0)
@@ -100,9 +103,9 @@ def _best_of_tile(
 def _may_win(best, weight, x, y, radius, ax, ay, vx, vy, inverse, gamma, POWER: tl.constexpr, HAS_WEIGHT: tl.constexpr):
     """False where a bone is beaten on every pixel of a tile. A bone with a NaN stays."""
     distance, slack = _distance_to_centre(x, y, ax, ay, vx, vy, inverse)
-    distance -= radius + slack
+    far, distance = distance + (radius + slack), distance - (radius + slack)
     if HAS_WEIGHT:
-        distance = tl.where(distance < 0.0, 0.0, distance)
+        distance = tl.where(weight < 0.0, far, tl.where(distance < 0.0, 0.0, distance))
         beaten = weight * _fade(distance * distance, gamma, POWER) < best
     else:
         beaten = distance > best
@@ -246,7 +249,7 @@ def _skeleton_image_bwd_kernel(
             strength = tl.where(winner == bone, pull * _fade(squared, gamma, POWER), 0.0)
             by_weight = total(strength)
             if POWER == 1:
-                touching = squared == 0.0
+                touching = squared < 1e-37  # nearer, the root of a number too small to be normal would be 0
                 slope = tl.where(touching, 0.0, gamma / tl.sqrt(tl.where(touching, 1.0, squared)))
             else:
                 slope = 2.0 * gamma

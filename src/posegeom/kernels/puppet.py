@@ -246,7 +246,8 @@ def _part_maps_backward(by_shape, by_uncertainty, linear, mu, bar, template, by_
         return sums.sum(-2), counts.to(template.dtype)
     if by_template:
         # The largest power of two with which no sum can leave 63 bits: every output pixel adds at most its gradient.
-        largest = torch.maximum(by_shape.abs().amax(), by_uncertainty.abs().amax()).double() * by_shape.numel()
+        each = [torch.linalg.vector_norm(value, float("inf")).double() for value in (by_shape, by_uncertainty)]
+        largest = torch.maximum(*each) * by_shape.numel()
         fixed_point = torch.exp2(torch.floor(61 - torch.log2(largest.clamp(min=1e-250))).clamp(max=900))
     with on_device(linear):
         _part_maps_bwd_kernel[(mu.numel() // 2 * tiles,)](
@@ -271,7 +272,9 @@ def _part_maps_backward(by_shape, by_uncertainty, linear, mu, bar, template, by_
             ROWS=rows,
             COLUMNS=columns,
         )
-    return sums.sum(-2), (counts.double() / fixed_point).to(template.dtype)
+    # Integers cannot say that a position was no number; the sums can.
+    broken = 0 * sums.sum()
+    return sums.sum(-2), (counts.double() / fixed_point + broken).to(template.dtype)
 
 
 @_part_maps_backward.register_fake
