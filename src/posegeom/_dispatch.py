@@ -44,7 +44,8 @@ def _obstacle(tensors: Sequence[Tensor]) -> str:
         return f"the tensors are on {device}, and Triton kernels run on CUDA devices (or with TRITON_INTERPRET=1)"
     if not HAS_TRITON:
         return "the package triton is not installed"
-    if torch.compiler.is_exporting() or _is_traced():
+    # Not is_exporting(): PyTorch 2.11 takes that for true in everything it compiles.
+    if torch.compiler._is_exporting_flag or _is_traced():
         return "an exported program takes the plain PyTorch form, which runs everywhere"
     if _is_transformed():
         return "torch.func transforms (vmap, grad, jvp, ...) take the plain PyTorch form"
