@@ -64,6 +64,8 @@ def section(slug: str, content: dict[str, Any]) -> str:
             f"{row['maps'][0]} × {row['maps'][1]} drawn and differentiated: {row['step_ms']:.0f} ms a step, of which "
             f"{row['posegeom_ms']:.0f} ms ({100 * row['share']:.1f} %) in posegeom.\n",
         ]
+    if "rendered" in content:
+        lines += ["\n### Frames of the rendered benchmark\n", *rendered_table(content["rendered"])]
     if "scaling" in content:
         lines += [
             "\n### Scaling\n",
@@ -134,6 +136,22 @@ def memory_table(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     return table(["operator", "size", "ours", "eager", "ratio"], lines)
+
+
+def rendered_table(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per image size."""
+    lines = [
+        [
+            f"{row['size'][0]} × {row['size'][1]}",
+            str(row["threads"]),
+            str(row["batch"]),
+            f"{row['frames_per_second']:.0f}",
+            f"{row['slowest']:.0f}–{row['fastest']:.0f}",
+            f"{row['take_ms']:.1f}",
+        ]
+        for row in rows
+    ]
+    return table(["size", "CPU threads", "batch", "frames/s, median", "slowest–fastest", "ms to draw a clip"], lines)
 
 
 def plot_scaling(content: dict[str, Any], path: Path) -> None:

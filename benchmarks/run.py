@@ -27,6 +27,7 @@ from benchmarks.measure import (
     times,
 )
 from benchmarks.operators import Workload, workload
+from benchmarks.rendered import rendered_frames
 from benchmarks.training_step import training_step
 
 RESULTS = Path(__file__).parent / "results"
@@ -195,7 +196,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Speed and memory of posegeom's operators.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--only", choices=("speed", "scaling", "memory", "step"), action="append")
+    parser.add_argument("--only", choices=("speed", "scaling", "memory", "step", "rendered"), action="append")
     arguments = parser.parse_args()
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
@@ -211,6 +212,7 @@ def main() -> None:
         "scaling": scaling_rows(device),
         "memory": memory_rows(device),
         "step": training_step(device),
+        "rendered": rendered_frames(device),
     }
     for name, section in sections.items():
         if arguments.only and name not in arguments.only:

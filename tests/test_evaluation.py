@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("torchmetrics")
 
 from posegeom_models.data.reels import Reel, Shuffle
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.evaluation import PartScores, PoseErrors, evaluate, write
+from posegeom_models.evaluation import ClassScores, Constants, PoseErrors, Prediction, evaluate, show, write
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +43,90 @@ def test_errors_are_means_over_all_poses_however_they_are_dealt() -> None:
     assert perfect.compute()["auc"] == pytest.approx(100 * 30 / 31)
 
 
-def test_part_scores_by_hand() -> None:
-    scores = PartScores(3)
+def test_class_scores_by_hand() -> None:
+    scores = ClassScores(3)
     scores.update(torch.tensor([[[0, 0, 1, 2]]]), torch.tensor([[[0, 1, 1, 1]]]))
     figures = scores.compute()
-    # Background: hit 1, false 1. Person: hit 2, missed 1.
-    assert figures["f1_person"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert figures["iou_person"] == pytest.approx((1 / 2 + 2 / 3) / 2)
-    assert figures["iou_parts"] == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert figures["f1"] == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
+    assert figures["iou"] == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert figures["iou_last"] == 0
+    person = ClassScores(2)
+    person.update(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 1]]]))
+    assert person.compute()["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert person.compute()["iou_last"] == pytest.approx(2 / 3)
 
 
-def test_a_perfect_model_beats_the_mean_pose_and_the_files_say_so(reel: Reel, tmp_path: Path) -> None:
+def test_constants_are_the_best_answers_without_an_image(reel: Reel, tmp_path: Path) -> None:
+    constants = Constants.of(reel)
+    torch.testing.assert_close(constants.points, reel.points.mean(0))
+    person = reel.labels > 0
+
+    def iou(mask: Tensor) -> float:
+        return float((mask & person).sum() / (mask | person).sum())
+
+    shares = person.float().mean(0)
+    assert iou(constants.mask) >= max(iou(shares >= share) for share in (0.1, 0.3, 0.5))
+    assert bool((constants.labels == reel.labels.mode(0).values).all())
+    constants.save(tmp_path / "constants.safetensors")
+    again = Constants.load(tmp_path / "constants.safetensors")
+    assert torch.equal(again.joints, constants.joints)
+    assert torch.equal(again.mask, constants.mask)
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors cannot be read"):
+        Constants.load(tmp_path / "nowhere.safetensors")
+
+
+def test_a_perfect_model_beats_the_constants_and_the_files_say_so(reel: Reel, tmp_path: Path, capsys) -> None:
     place = iter(range(len(reel)))
 
-    def know_everything(images: Tensor) -> tuple[Tensor, Tensor]:
+    def know_everything(images: Tensor) -> Prediction:
         numbers = torch.tensor([next(place) for _ in images])
         joints = reel.joints[numbers]
-        return joints - joints[:, :1], reel.points[numbers]
+        return Prediction(joints - joints[:, :1], reel.points[numbers], reel.labels[numbers])
 
-    scores = evaluate(know_everything, reel, reel.mean_pose(), reel.points.mean(0), batch=4)
+    scores = evaluate(know_everything, reel, Constants.of(reel), batch=4)
+    model, constant = scores["model"], scores["constant"]
     assert scores["frames"] == 15
-    assert scores["model"]["mpjpe"] == pytest.approx(0, abs=1e-3)
-    assert scores["model"]["2d"] == pytest.approx(0, abs=1e-4)
-    assert scores["mean"]["p_mpjpe"] > 10
+    assert model["mpjpe"] == pytest.approx(0, abs=1e-3)
+    assert model["2d"] == pytest.approx(0, abs=1e-4)
+    assert model["f1_person"] == model["iou_parts"] == 1
+    assert constant["p_mpjpe"] > 10
     expected = (reel.points - reel.points.mean(0)).norm(dim=-1).mean() / 32 * 100
-    assert scores["mean"]["2d"] == pytest.approx(float(expected), rel=1e-4)
-    write(tmp_path, scores)
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == scores
-    rows = list(csv.reader((tmp_path / "evaluation.csv").open()))
-    assert [row[0] for row in rows] == ["answer", "model", "mean"]
+    assert constant["2d"] == pytest.approx(float(expected), rel=1e-4)
+    assert set(constant["actions"]) == set(reel.action)
+    # The mean over actions, weighted by their frames, is the mean over all.
+    actions = reel.actions(torch.arange(len(reel)))
+    joined = sum(constant["actions"][action]["p_mpjpe"] for action in actions) / len(actions)
+    assert joined == pytest.approx(constant["p_mpjpe"], rel=1e-6)
+    write(tmp_path, "test", scores)
+    assert json.loads((tmp_path / "test.json").read_text()) == scores
+    rows = list(csv.reader((tmp_path / "test.csv").open()))
+    assert [row[:2] for row in rows[:2]] == [["answer", "action"], ["model", "all"]]
+    assert float(rows[1][rows[0].index("iou_person")]) == 1
+    show(scores)
+    said = capsys.readouterr().out
+    assert "constant answer" in said
+    assert f"{constant['p_mpjpe']:.1f}" in said
+
+
+def test_what_a_model_does_not_say_has_no_figure(reel: Reel) -> None:
+    scores = evaluate(lambda images: Prediction(mask=torch.ones(len(images), 32, 32) > 0), reel, Constants.of(reel))
+    assert set(scores["model"]) == set(scores["constant"]) == {"f1_person", "iou_person"}
+    assert scores["model"]["iou_person"] == pytest.approx(float((reel.labels > 0).float().mean()))
+
+
+def test_joints_that_are_not_known_everywhere_are_in_no_figure(reel: Reel) -> None:
+    known = torch.ones(15, 17, dtype=torch.bool)
+    known[3, 16] = False
+    partly = replace(reel, known=known)
+    place = iter(range(15))
+
+    def wrong_there(images: Tensor) -> Prediction:
+        numbers = torch.tensor([next(place) for _ in images])
+        joints = reel.joints[numbers].clone()
+        joints[:, 16] += 5
+        return Prediction(joints - joints[:, :1], reel.points[numbers])
+
+    assert evaluate(wrong_there, partly, Constants.of(reel))["model"]["mpjpe"] == pytest.approx(0, abs=1e-3)
 
 
 def test_partners_are_of_the_same_clip_and_far_enough(reel: Reel) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,10 +15,18 @@ import posegeom as pg
 
 pytest.importorskip("torchvision")
 
+from posegeom_models.backbones import KeyPyramid
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose
-from posegeom_models.ksp.objective import Transformation, l_paired, l_unpaired, supervised
-from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe
+from posegeom_models.ksp.objective import (
+    Transformation,
+    heat_error,
+    l_paired,
+    l_unpaired,
+    supervised,
+    view_error,
+)
+from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe, turn_of
 from posegeom_models.training import Descent, TrainingConfig, launch, train
 
 SMALL = NetworkConfig(
@@ -30,6 +39,7 @@ SMALL = NetworkConfig(
     decoder_widths=(16, 8),
     translation=True,
 )
+PAIRED = 1  # a step that takes L_P
 CONFIG = KspConfig(
     network=SMALL,
     data=RenderedConfig(size=32, clips=(6, 1, 1), identities=(2, 1, 1), frames=4, anywhere=0.0, cameras=1),
@@ -91,11 +101,42 @@ def test_at_rest_the_camera_sees_the_persons_face_in_the_middle() -> None:
 
 
 def test_supervised_terms_by_hand() -> None:
-    pose = Pose(torch.zeros(1, 2, 3), torch.eye(3)[None], torch.zeros(1, 3), torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
-    terms = supervised(pose, torch.full((1, 2, 3), 0.25), torch.tensor([[[2.0, 2.0], [3.0, 8.0]]]), 10)
-    assert float(terms["p_3D"]) == pytest.approx(0.25)
+    turn = pg.camera_rotation(torch.tensor([0.4]), torch.tensor([0.1]), torch.tensor([0.0]))
+    points = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    pose = Pose(torch.tensor([[[0.0, 0.0, 0.0], [0.3, 0.0, 0.4]]]), turn, torch.zeros(1, 3), points)
+    terms = supervised(pose, 10, torch.full((1, 2, 3), 0.25), torch.tensor([[[2.0, 2.0], [3.0, 8.0]]]))
+    assert float(terms["p_3D"]) == pytest.approx((3 * 0.25 + 0.05 + 0.25 + 0.15) / 6)
     assert float(terms["p_2D"]) == pytest.approx((1 + 0 + 0 + 4) / 4 / 10)
-    assert set(supervised(pose, None, pose.points, 10)) == {"p_2D"}
+    assert set(supervised(pose, 10, None, points)) == {"p_2D"}
+    seen = pose.joints @ turn.mT
+    assert float(view_error(pose, seen)) == pytest.approx(0, abs=1e-7)
+    assert float(view_error(pose, seen + 0.5)) == pytest.approx(0.5)
+
+
+def test_heat_error_is_the_divergence_from_the_labels_gaussian() -> None:
+    points = torch.tensor([[[13.5, 5.5]]])  # cell (3, 1) of 4-pixel cells
+    target = pg.joint_heatmaps(torch.tensor([[[3.0, 1.0]]]), (8, 8), 0.7)
+    pose = Pose(*[torch.zeros(1)] * 4, heat=torch.log(target + 1e-12))  # type: ignore[arg-type]
+    assert float(heat_error(pose, points, 32)) == pytest.approx(0, abs=1e-3)
+    flat = pose._replace(heat=torch.zeros(1, 1, 8, 8))
+    share = (target / target.sum()).flatten()
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    assert float(heat_error(flat, points, 32)) == pytest.approx(math.log(64) - float(entropy), abs=1e-3)
+
+
+def test_the_pyramids_key_points_follow_what_is_in_the_image() -> None:
+    """Moving the image by the deepest stride moves every key point by as much, away from the edges."""
+    torch.manual_seed(0)
+    pyramid = KeyPyramid(4, 6).eval()
+    image = torch.zeros(1, 3, 128, 128) + 0.45
+    image[:, :, 40:60, 40:60] = torch.rand(1, 3, 20, 20)
+    _, here = pyramid(image)
+    _, there = pyramid(image.roll((16, 32), (2, 3)))
+    inner = (slice(None), slice(None), slice(12, 24), slice(12, 20))
+    moved = there.roll((-4, -8), (2, 3))
+    torch.testing.assert_close(moved[inner], here[inner], rtol=0, atol=1e-5)
+    features, _ = pyramid(image)
+    assert features.shape == (1, pyramid.channels)
 
 
 @pytest.mark.parametrize("flip", [True, False], ids=["flip", "turn"])
@@ -118,7 +159,7 @@ def perfect(networks: KspNetworks, batch: KspBatch) -> None:
 
 
 def test_l_paired_is_the_image_error_plus_what_reencoding_changes(recipe: KspRecipe, data: KspData) -> None:
-    networks, batch = recipe.networks.eval(), data.batch(0, 0, 1)
+    networks, batch = recipe.networks.eval(), data.batch(PAIRED, 0, 1)
     perfect(networks, batch)
     image, target = batch.target.background, batch.target.image
     terms = l_paired(networks, target, target, image, 2.0, 3.0)
@@ -156,7 +197,7 @@ def moved_by(recipe: KspRecipe, data: KspData, number: int) -> set[str]:
 
 
 def test_each_loss_moves_its_own_networks(recipe: KspRecipe, data: KspData) -> None:
-    assert [recipe.turns(number) for number in range(9)] == [
+    assert [turn_of(CONFIG, number) for number in range(9)] == [
         *("prior", "paired", "unpaired") * 2,
         *("prior", "paired", "labelled"),
     ]
@@ -169,15 +210,17 @@ def test_each_loss_moves_its_own_networks(recipe: KspRecipe, data: KspData) -> N
 
 
 def test_variants_and_the_last_row_of_the_ablation_change_the_order() -> None:
-    unsup = KspRecipe(replace(CONFIG, variant="unsup"))
-    assert {unsup.turns(number) for number in range(6, 12)} == {"prior", "paired"}
-    without = KspRecipe(replace(CONFIG, with_unpaired=False))
-    assert {without.turns(number) for number in range(6)} == {"prior", "paired"}
+    unsup = replace(CONFIG, variant="unsup")
+    assert {turn_of(unsup, number) for number in range(6, 12)} == {"prior", "paired"}
+    without = replace(CONFIG, with_unpaired=False)
+    assert {turn_of(without, number) for number in range(6)} == {"prior", "paired"}
+    often = replace(CONFIG, labelled_turns=2)
+    assert [turn_of(often, number) for number in range(8, 12)] == ["prior", "paired", "labelled", "labelled"]
 
 
 def test_targets_receive_no_gradient(recipe: KspRecipe, data: KspData) -> None:
     """With the drawn image cut off, the consistency terms may only move the re-encoding side."""
-    networks, batch = recipe.networks.eval(), data.batch(0, 0, 1)
+    networks, batch = recipe.networks.eval(), data.batch(PAIRED, 0, 1)
     networks.decoder.forward = lambda maps, appearance, background: background.detach()  # type: ignore[method-assign]
     seen: list[Tensor] = []
     encode = networks.pose_encoder.forward
@@ -197,29 +240,54 @@ def test_targets_receive_no_gradient(recipe: KspRecipe, data: KspData) -> None:
 
 def test_labels_are_transformed_with_the_images(data: KspData) -> None:
     """Joints of augmented samples lie on the person: the drawn people cover their own joints."""
-    augmented = data._augmented(torch.arange(4).repeat(8), torch.arange(32).numpy(), 5)
-    backdrop = augmented.background
+    random = np.random.default_rng(5)
+    numbers = torch.arange(4).repeat(8)
+    samples, augmented = data.samples, data._augmented(data._prior_frames(numbers, random), random)
+    # The same random numbers once more, for people of pure red before black: what is red shows the person.
+    red = torch.zeros(32, 3, 32, 32)
+    red[:, :1] = samples.mask[numbers]
+    plain = KspData.__new__(KspData)
+    plain.config, plain.skeleton = replace(CONFIG, jitter=0.0), data.skeleton
+    random = np.random.default_rng(5)
+    random.integers(len(data.backdrops), size=32)  # what `_prior_frames` drew
+    shown = plain._augmented(augmented._replace(image=red), random).image[:, 0] > 0.2
     points = augmented.points.round().long().clamp(0, 31)
-    changed = (augmented.image - backdrop).abs().sum(1) > 0.05
     rows = torch.arange(32)[:, None].expand(-1, 17)
-    assert changed[rows, points[..., 1], points[..., 0]].float().mean() > 0.8
+    assert shown[rows, points[..., 1], points[..., 0]].float().mean() > 0.8
     lengths = pg.bone_vectors(augmented.canonical, pg.BODY_17).norm(dim=-1)
     torch.testing.assert_close(lengths[0::4].std(0), torch.zeros(16), rtol=0, atol=1e-4)  # one sample, eight copies
 
 
+def test_augmented_joints_in_the_camera_project_to_the_augmented_points(data: KspData) -> None:
+    """Turned and mirrored joints, seen by a pinhole in the middle of the crop, are where the points are."""
+    camera = pg.PerspectiveCamera(64.0, None, (32, 32))
+    joints = torch.randn(8, 17, 3) * 0.3 + torch.tensor([0.0, 0.0, 4.0])
+    points, _ = pg.project(joints, camera)
+    frames = data.reel.frames(torch.arange(8))._replace(joints=joints, points=points)
+    augmented = data._augmented(frames, np.random.default_rng(0))
+    seen, _ = pg.project(augmented.joints, camera)
+    torch.testing.assert_close(seen, augmented.points, rtol=0, atol=1e-3)
+    assert (augmented.points - points).abs().max() > 1
+
+
 def test_batches_are_functions_of_the_step_and_shares_make_the_whole(data: KspData) -> None:
-    whole, again = data.batch(3, 0, 1), data.batch(3, 0, 1)
-    shares = [data.batch(3, rank, 2) for rank in range(2)]
-    assert torch.equal(whole.target.image, again.target.image)
-    assert torch.equal(whole.prior.image, again.prior.image)
-    for rank, share in enumerate(shares):
-        assert torch.equal(share.source.number, whole.source.number[rank::2])
-        assert torch.equal(share.prior.image, whole.prior.image[rank::2])
     clips = data.reel.clip
-    assert torch.equal(clips[whole.source.number], clips[whole.target.number])
-    assert not bool(data.reel.moving[whole.target.number].any())
-    assert bool(data.reel.moving[whole.unpaired_target.number].all())
-    assert "clip" in data.describe(3)
+    for step, turn in ((0, "prior"), (1, "paired"), (2, "unpaired"), (8, "labelled")):
+        assert turn_of(CONFIG, step) == turn
+        whole, again = data.batch(step, 0, 1), data.batch(step, 0, 1)
+        assert torch.equal(whole.target.image, again.target.image)
+        for rank in range(2):
+            share = data.batch(step, rank, 2)
+            assert torch.equal(share.target.image, whole.target.image[rank::2])
+            if whole.source is not None and share.source is not None:
+                assert torch.equal(share.source.number, whole.source.number[rank::2])
+                assert torch.equal(clips[whole.source.number], clips[whole.target.number])
+        parts = [data.part(whole, number, 2) for number in range(2)]
+        assert torch.equal(torch.cat([part.target.image for part in parts]), whole.target.image)
+    assert not bool(data.reel.moving[data.batch(1, 0, 1).target.number].any())
+    assert bool(data.reel.moving[data.batch(2, 0, 1).target.number].all())
+    assert "clip" in data.describe(1)
+    assert "synthetic" in data.describe(0)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: KspData) -> None:

@@ -1,4 +1,4 @@
-"""Image encoders that several papers share: ResNets up to a stage, and small stacks of convolutions."""
+"""Image encoders that several papers share: ResNets up to a stage, small networks with key points, convolutions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from posegeom.maps import soft_argmax
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """ResNet stages, of stride 4, 8, 16 and 32. Caffe's res4f is the end of layer3."""
@@ -60,6 +62,65 @@ class ResNetTrunk(nn.Module):
         normalised = (images - self.get_buffer("mean")) / self.get_buffer("deviation")
         maps: Tensor = self.stages(self.stem(normalised))
         return maps
+
+
+class KeyPyramid(nn.Module):
+    """A small network that is trained from nothing: four stages down, two back up, and key points read from the maps.
+
+        images (B, 3, H, W) in [0, 1] → stages of stride 2, 4, 8, 16 → back up to stride 4 → K heatmaps
+
+    An encoder that averages its maps has to learn where things are as numbers. Key points, the expected positions under
+    each map's softmax, have their place from the start, and learn from a few hundred images what the other needs many
+    thousands for.
+
+    Args:
+        width: channels of the first stage; each further one has twice as many.
+        keys: K.
+
+    Attributes:
+        channels: of the features: the K positions, the K peaks' heights, and the mean of the deepest stage.
+    """
+
+    def __init__(self, width: int, keys: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            [
+                ConvolutionStack(3, (width,), (2,), groups=0),
+                ConvolutionStack(width, (2 * width,) * 2, (2, 1), groups=0),
+                ConvolutionStack(2 * width, (4 * width,) * 2, (2, 1), groups=0),
+                ConvolutionStack(4 * width, (8 * width,) * 2, (2, 1), groups=0),
+            ]
+        )
+        self.narrow = nn.ModuleList([nn.Conv2d(8 * width, 4 * width, 1), nn.Conv2d(4 * width, 2 * width, 1)])
+        self.merge = nn.ModuleList(
+            [
+                ConvolutionStack(4 * width, (4 * width,), (1,), groups=0),
+                ConvolutionStack(2 * width, (2 * width,), (1,), groups=0),
+            ]
+        )
+        self.heads = nn.Conv2d(2 * width, keys, 1)
+        self.stride = 4
+        self.channels = 3 * keys + 8 * width
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, channels), and the logits of the heatmaps (B, K, H/4, W/4)."""
+        maps = (images - self.get_buffer("mean")) / self.get_buffer("deviation")
+        stages = []
+        for stage in self.down:
+            maps = stage(maps)
+            stages.append(maps)
+        deepest = maps.mean((2, 3))
+        for narrow, merge, finer in zip(self.narrow, self.merge, (stages[2], stages[1]), strict=True):
+            size = finer.shape[-2:]
+            up = nn.functional.interpolate(narrow(maps), size=size, mode="bilinear", align_corners=False)
+            maps = merge(finer + up)
+        logits: Tensor = self.heads(maps).float()
+        height, width = logits.shape[-2:]
+        places = soft_argmax(logits) / torch.tensor([width, height], device=logits.device) - 0.5
+        peaks = logits.flatten(2).softmax(-1).amax(-1)
+        return torch.cat((places.flatten(1), peaks, deepest.float()), dim=1), logits
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

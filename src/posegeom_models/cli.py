@@ -1,10 +1,25 @@
-"""The command line: `posegeom demo`, `posegeom info`."""
+"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `render`, `bench`, `info`."""
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+COMMANDS = {
+    "demo": "fit pose and cameras to pictures of real motion",
+    "train": "train one of the papers' models",
+    "evaluate": "score a trained model, beside answers that look at no image",
+    "predict": "poses in a video, an image or a folder of them",
+    "render": "a clip of the rendered benchmark as a video",
+    "info": "versions, backends and devices",
+}
 
 
 def _info() -> None:
@@ -33,39 +48,145 @@ def _info() -> None:
     print(f"backends     torch; triton {triton}")
 
 
+def _parser(**kwargs: Any) -> ArgumentParser:
+    from jsonargparse import ArgumentParser
+
+    return ArgumentParser(exit_on_error=False, **kwargs)
+
+
+def _add_options(
+    commands: Any, name: str, options: type, run: Callable[[Any], object], positional: Sequence[str] = ()
+) -> Callable[[Any], None]:
+    """A command whose flags are the fields of a dataclass; `positional` ones are given without a flag."""
+    parser = _parser(description=COMMANDS[name])
+    parser.add_class_arguments(options, None, skip=set(positional))
+    for field in dataclasses.fields(options):
+        if field.name in positional:
+            needed = field.default is dataclasses.MISSING
+            parser.add_argument(
+                field.name,
+                nargs=None if needed else "?",
+                type=Path if needed else Path | None,
+                help=_told(options, field.name),
+            )
+    commands.add_subcommand(name, parser, help=COMMANDS[name])
+
+    def go(chosen: Any) -> None:
+        values = parser.instantiate(chosen)
+        run(options(**{field.name: values[field.name] for field in dataclasses.fields(options)}))
+
+    return go
+
+
+def _told(options: type, field: str) -> str:
+    """What a dataclass's docstring says of a field."""
+    after = (options.__doc__ or "").split(f" {field}: ", 1)[1]
+    lines = after.split("\n")
+    told = [lines[0]]
+    for line in lines[1:]:
+        if not line.startswith(" " * 12):
+            break
+        told.append(line.strip())
+    return " ".join(told)
+
+
+def _add_train(commands: Any, arguments: Sequence[str]) -> Callable[[Any], None]:
+    from posegeom_models.commands import TrainOptions, run_train
+    from posegeom_models.runs import MODELS, build_config, config_parser
+
+    train = _parser(description=COMMANDS["train"])
+    commands.add_subcommand("train", train, help=COMMANDS["train"])
+    papers = train.add_subcommands(required=True, dest="model")
+    for model in MODELS:
+        parser = config_parser(model, description=f"Train {model}; --config tiny, small and paper ship with it.")
+        parser.add_argument(
+            "--config", action="config", help="YAML file, or the name of one that ships with the model."
+        )
+        parser.add_class_arguments(TrainOptions, None)
+        papers.add_subcommand(model, parser)
+
+    def go(chosen: Any) -> None:
+        own = {field.name: chosen[chosen.model].pop(field.name) for field in dataclasses.fields(TrainOptions)}
+        chosen[chosen.model].pop("config", None)
+        run_train(chosen.model, build_config(chosen.model, chosen[chosen.model]), TrainOptions(**own))
+
+    return go
+
+
+def _with_config_files(arguments: Sequence[str]) -> list[str]:
+    """`--config tiny` of `train MODEL` as the path of the file that ships with the model."""
+    from posegeom_models.runs import MODELS, find_config
+
+    words = list(arguments)
+    model = next((word for word in words[1:] if word in MODELS), None)
+    if model is None:
+        return words
+    for place, word in enumerate(words):
+        if word == "--config" and place + 1 < len(words):
+            words[place + 1] = str(find_config(model, words[place + 1]))
+        elif word.startswith("--config="):
+            words[place] = f"--config={find_config(model, word.removeprefix('--config='))}"
+    return words
+
+
+def _add(commands: Any, name: str, arguments: Sequence[str]) -> Callable[[Any], None]:
+    """Add one command with all of its flags; only then its modules are loaded."""
+    if name == "train":
+        return _add_train(commands, arguments)
+    if name == "evaluate":
+        from posegeom_models.commands import EvaluateOptions, run_evaluate
+
+        return _add_options(commands, name, EvaluateOptions, run_evaluate, ["run"])
+    if name == "predict":
+        from posegeom_models.commands import PredictRunOptions, run_predict
+
+        return _add_options(commands, name, PredictRunOptions, run_predict, ["run", "source"])
+    if name == "render":
+        from posegeom_models.rendering import RenderOptions, run_render
+
+        return _add_options(commands, name, RenderOptions, run_render, ["motion"])
+    if name == "demo":
+        from posegeom_models import demo
+
+        return _add_options(commands, name, demo.DemoOptions, lambda options: demo.run_demo(options))
+    commands.add_subcommand("info", _parser(description=_info.__doc__), help=COMMANDS["info"])
+    return lambda chosen: _info()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0, 2 for bad input, 130 after Ctrl-C)."""
     try:
-        from jsonargparse import ArgumentParser
+        import jsonargparse
     except ImportError:
         print("posegeom: the command line needs the extra packages: pip install 'posegeom[models]'", file=sys.stderr)
         return 2
     import posegeom
-    from posegeom_models.demo import DemoOptions, run_demo
 
-    parser = ArgumentParser(
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(
         prog="posegeom",
-        description="Differentiable operators for articulated pose.",
+        description="Differentiable operators for articulated pose, and the models built on them.",
         version=posegeom.__version__,
     )
     commands = parser.add_subcommands(required=True, dest="command")
-    demo = ArgumentParser(description="Recover pose and cameras from pictures of real motion.")
-    demo.add_class_arguments(DemoOptions, None)
-    commands.add_subcommand("demo", demo, help="fit pose and cameras to pictures of real motion")
-    commands.add_subcommand("info", ArgumentParser(description=_info.__doc__), help="versions, backends and devices")
     try:
-        chosen = parser.parse_args(arguments)
-        if chosen.command == "info":
-            _info()
-        else:
-            values = chosen.demo.as_dict()
-            values.pop("config", None)
-            run_demo(DemoOptions(**values))
-    except KeyboardInterrupt:
-        print("posegeom: interrupted", file=sys.stderr)
+        run: Callable[[Any], None] | None = None
+        for name, told in COMMANDS.items():
+            if words[:1] == [name]:
+                run = _add(commands, name, words)
+            else:
+                commands.add_subcommand(name, _parser(), help=told)
+        if words[:1] == ["train"]:
+            words = _with_config_files(words)
+        chosen = parser.parse_args(words)
+        if run is not None:
+            run(chosen[chosen.command])
+    except KeyboardInterrupt as interruption:
+        said = str(interruption) or "interrupted"
+        print(f"posegeom: {said}", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"posegeom: {error}", file=sys.stderr)
+    except (ValueError, OSError, ArithmeticError, jsonargparse.ArgumentError) as error:
+        print(f"posegeom: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from posegeom import (
 )
 from posegeom_models.data.mocap import Motion, read_motion
 from posegeom_models.data.procedural import walk
+from posegeom_models.data.repertoire import motion_folder
 from posegeom_models.drawing import (
     FITTED,
     TRUTH,
@@ -94,12 +94,12 @@ def load_motion(options: DemoOptions) -> tuple[Motion, str]:
     """The motion asked for, and a sentence that says which it is."""
     path, clip = options.motion, options.clip
     if path is None:
-        folder = Path(os.environ.get("POSEGEOM_DATA") or Path("..") / "shared" / "data")
-        path = folder / "cmu17_test.npz"
-        if not path.is_file():
+        folder = motion_folder()
+        if folder is None:
             if clip is not None:
                 raise ValueError(f"clip {clip!r} needs a motion file; pass --motion FILE")
             return walk(120, seed=options.seed), "the built-in walk generator (no motion-capture data found)"
+        path = folder / "cmu17_test.npz"
         clip = clip or "exp_test_walking_1"
     chosen: str | int | None = int(clip) if clip is not None and clip.isdigit() else clip
     motion = read_motion(path, clip=chosen)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 import posegeom as pg
-from posegeom_models.data.reels import Frames, Reel
+from posegeom_models.data.reels import Reel
 
 
 class PoseErrors(Metric):
@@ -59,8 +62,8 @@ class PoseErrors(Metric):
         return {name: scale * float(value) for (name, scale), value in zip(scales.items(), values, strict=True)}
 
 
-class PartScores(Metric):
-    """F1 and IoU of part segmentation, counted over the whole set: person against background, and mean over parts.
+class ClassScores(Metric):
+    """F1 and IoU of a segmentation, counted over the whole set.
 
     Args:
         classes: number of classes, class 0 the background.
@@ -81,87 +84,249 @@ class PartScores(Metric):
         self.confusion = self.confusion + counts
 
     def compute(self) -> dict[str, float]:
-        """Figures in [0, 1], over the classes person and background, and over all; nan where a class never occurs."""
+        """Means over the classes, in [0, 1]: "f1" and "iou"; and "iou_last", of the last class. nan: a class never occurs."""
         confusion = self.confusion.double()
-        two = torch.stack(
-            (
-                torch.stack((confusion[0, 0], confusion[0, 1:].sum())),
-                torch.stack((confusion[1:, 0].sum(), confusion[1:, 1:].sum())),
-            )
-        )
-        result = {}
-        for name, counts in (("person", two), ("parts", confusion)):
-            hit = counts.diagonal()
-            either = counts.sum(0) + counts.sum(1)
-            result[f"f1_{name}"] = float((2 * hit / either).mean())
-            result[f"iou_{name}"] = float((hit / (either - hit)).mean())
-        return result
+        hit = confusion.diagonal()
+        either = confusion.sum(0) + confusion.sum(1)
+        iou = hit / (either - hit)
+        return {"f1": float((2 * hit / either).mean()), "iou": float(iou.mean()), "iou_last": float(iou[-1])}
 
 
-Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
+class Prediction(NamedTuple):
+    """What a model says of B images; None where it says nothing.
+
+    Attributes:
+        joints: (B, J, 3) metres about the pelvis, in the camera's axes (x right, y down, z forward).
+        points: (B, J, 2) pixels of the image.
+        labels: (B, H, W) parts, 0 the background, numbered like the rendered benchmark's.
+        mask: (B, H, W) bool, the person; labels that are not 0 where there are labels.
+    """
+
+    joints: Tensor | None = None
+    points: Tensor | None = None
+    labels: Tensor | None = None
+    mask: Tensor | None = None
 
 
-def evaluate(predict: Predict, reel: Reel, mean_pose: Tensor, mean_points: Tensor, batch: int = 64) -> dict[str, Any]:
-    """Scores of a model on a reel, beside the mean pose and the mean 2D pose of the training set.
+Predict = Callable[[Tensor], Prediction]
+
+
+@dataclass(frozen=True, eq=False)
+class Constants:
+    """The best answers that look at no image, from a training set.
 
     Args:
-        predict: images (B, 3, H, W) to joints (B, J, 3) about the pelvis in the camera's axes and points (B, J, 2).
+        joints: (J, 3) the mean canonical pose.
+        points: (J, 2) the mean 2D pose.
+        labels: (H, W) uint8, for each pixel the part (or background) that is there most often.
+        mask: (H, W) bool, the pixels where the person is often enough: of all shares, the one with the best IoU.
+    """
+
+    joints: Tensor
+    points: Tensor
+    labels: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, reel: Reel) -> Constants:
+        """From the frames of a reel, those of them that are labelled."""
+        person = (reel.labels > 0).float().mean(0)
+        best, most = person, -1.0
+        for share in torch.linspace(0.05, 0.6, 12).tolist():
+            mask = person >= share
+            hit = float(person[mask].sum())
+            iou = hit / (float(mask.sum()) + float(person.sum()) - hit + 1e-9)
+            if iou > most:
+                best, most = mask, iou
+        classes = range(int(reel.labels.max()) + 1)
+        often = torch.stack([(reel.labels == number).float().mean(0) for number in classes])
+        return cls(reel.mean_pose(), reel.points.mean(0), often.argmax(0).to(torch.uint8), best)
+
+    def save(self, path: Path) -> None:
+        """As safetensors."""
+        from safetensors.torch import save_file
+
+        save_file({name: getattr(self, name).contiguous() for name in ("joints", "points", "labels", "mask")}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Constants:
+        """What `save` wrote.
+
+        Raises:
+            ValueError: the file is not there, or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return cls(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+class _Scores:
+    """One answer's figures while a reel goes by; what the answer does not say has none."""
+
+    def __init__(self, reel: Reel, scored: Sequence[int] | None) -> None:
+        self.reel = reel
+        # What the source does not know in every frame is in no figure.
+        self.known = torch.nonzero(reel.known.all(0)).flatten().tolist()
+        self.root = self.known.index(reel.skeleton.root)
+        self.scored = None if scored is None else [self.known.index(joint) for joint in scored if joint in self.known]
+        self.errors = self._pose_errors()
+        self.by_action: dict[str, PoseErrors] = defaultdict(self._pose_errors)
+        self.parts = ClassScores(int(reel.labels.max()) + 1)
+        self.person = ClassScores(2)
+        self.off, self.frames = 0.0, 0
+        self.said: set[str] = set()
+
+    def _pose_errors(self) -> PoseErrors:
+        return PoseErrors(self.root, self.scored)
+
+    def update(self, said: Prediction, numbers: Tensor) -> None:
+        reel = self.reel
+        self.said |= {name for name, value in said._asdict().items() if value is not None}
+        self.frames += len(numbers)
+        if said.joints is not None:
+            pose, truth = said.joints[:, self.known], reel.joints[numbers][:, self.known]
+            self.errors.update(pose, truth)
+            actions = reel.actions(numbers)
+            for action in set(actions):
+                rows = [row for row, name in enumerate(actions) if name == action]
+                self.by_action[action].update(pose[rows], truth[rows])
+        if said.points is not None:
+            off = (said.points - reel.points[numbers])[:, self.known]
+            self.off += float(off.norm(dim=-1).mean(-1).sum())
+        if said.labels is not None:
+            self.parts.update(said.labels, reel.labels[numbers])
+        mask = said.mask if said.mask is not None or said.labels is None else said.labels > 0
+        if mask is not None:
+            self.said.add("mask")
+            self.person.update(mask, reel.labels[numbers] > 0)
+
+    def compute(self) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        if "joints" in self.said:
+            figures |= self.errors.compute()
+        if "points" in self.said:
+            figures["2d"] = 100 * self.off / self.reel.image.shape[-1] / max(self.frames, 1)
+        if "mask" in self.said:
+            person = self.person.compute()
+            figures |= {"f1_person": person["f1"], "iou_person": person["iou_last"]}
+        if "labels" in self.said:
+            parts = self.parts.compute()
+            figures |= {"f1_parts": parts["f1"], "iou_parts": parts["iou"]}
+        if "joints" in self.said and set(self.by_action) != {""}:
+            figures["actions"] = {action: self.by_action[action].compute() for action in sorted(self.by_action)}
+        return figures
+
+
+def evaluate(
+    predict: Predict,
+    reel: Reel,
+    constants: Constants,
+    batch: int = 64,
+    scored: Sequence[int] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Scores of a model on a reel, beside the answers that look at no image.
+
+    Args:
+        predict: the model.
         reel: the test frames.
-        mean_pose: (J, 3) canonical.
-        mean_points: (J, 2) pixels.
+        constants: from the training set, for the same skeleton and size of images.
         batch: images at a time.
+        scored: numbers of the joints that count for PCK and AUC; None for all.
+        progress: told how many frames are done.
 
     Returns:
-        {"model": scores, "mean": scores, "frames": count}; "2d" is the mean distance in percent of the image's side.
+        {"model": figures, "constant": figures, "frames": count}. Errors in millimetres: "p_mpjpe", "n_mpjpe", "mpjpe";
+        percent: "pck", "auc", and "2d", the mean distance over the image's side; in [0, 1]: "f1_person" (mean of
+        person and background), "iou_person" (the person's), "f1_parts", "iou_parts" (means over parts and background);
+        "actions": the pose errors of each action. Of what a model does not predict there is nothing.
     """
-    root = reel.skeleton.root
-    errors = {"model": PoseErrors(root), "mean": PoseErrors(root)}
-    off = dict.fromkeys(errors, 0.0)
-    side = reel.image.shape[-1]
+    model, constant = _Scores(reel, scored), _Scores(reel, scored)
     for start in range(0, len(reel), batch):
-        frames: Frames = reel.frames(torch.arange(start, min(start + batch, len(reel))))
-        with torch.no_grad():
-            joints, points = predict(frames.image)
+        numbers = torch.arange(start, min(start + batch, len(reel)))
+        frames = reel.frames(numbers)
+        said = predict(frames.image)
+        model.update(said, numbers)
         # The mean pose is turned like the truth: it knows the view, and still is the worse answer.
-        turned = mean_pose.expand_as(frames.canonical) @ pg.canonicalize(frames.joints, reel.skeleton).rotation.mT
-        for name, pose, place in (("model", joints, points), ("mean", turned, mean_points.expand_as(frames.points))):
-            errors[name].update(pose.cpu(), frames.joints)
-            off[name] += float((place.cpu() - frames.points).norm(dim=-1).mean(-1).sum())
-    return {
-        **{name: {**errors[name].compute(), "2d": 100 * off[name] / side / max(len(reel), 1)} for name in errors},
-        "frames": len(reel),
-    }
+        turned = constants.joints @ pg.canonicalize(frames.joints, reel.skeleton).rotation.mT
+        same = Prediction(
+            turned if said.joints is not None else None,
+            constants.points.expand_as(frames.points) if said.points is not None else None,
+            constants.labels.expand_as(frames.labels) if said.labels is not None else None,
+            constants.mask.expand_as(frames.labels) if said.mask is not None or said.labels is not None else None,
+        )
+        constant.update(same, numbers)
+        if progress is not None:
+            progress(int(numbers[-1]) + 1)
+    return {"model": model.compute(), "constant": constant.compute(), "frames": len(reel)}
 
 
-def write(folder: Path, scores: Mapping[str, Any]) -> None:
-    """evaluation.json, and evaluation.csv with a row per answer."""
+HEADS = {
+    "p_mpjpe": ("P-MPJPE mm", 1),
+    "n_mpjpe": ("N-MPJPE mm", 1),
+    "mpjpe": ("MPJPE mm", 1),
+    "pck": ("PCK %", 1),
+    "auc": ("AUC %", 1),
+    "2d": ("2D %", 1),
+    "f1_person": ("F1 person", 3),
+    "iou_person": ("IoU person", 3),
+    "f1_parts": ("F1 parts", 3),
+    "iou_parts": ("IoU parts", 3),
+}
+"""How figures are called, and to how many decimals they are shown."""
+
+ANSWERS = {"model": "model", "constant": "constant answer"}
+
+
+def write(folder: Path, name: str, scores: Mapping[str, Any]) -> tuple[Path, Path]:
+    """NAME.json, and NAME.csv with a row for each answer and, below it, for each of its actions."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    with (folder / "evaluation.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = list(scores["model"])
-        writer.writerow(["answer", *names])
-        for answer in ("model", "mean"):
-            writer.writerow([answer, *(f"{scores[answer][name]:.4f}" for name in names)])
+    paths = folder / f"{name}.json", folder / f"{name}.csv"
+    for path, text in zip(paths, (json.dumps(scores, indent=1) + "\n", _csv(scores)), strict=True):
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(path)
+    return paths
+
+
+def _csv(scores: Mapping[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = [name for name in HEADS if name in scores["model"]]
+    writer.writerow(["answer", "action", *names])
+    for answer in ANSWERS:
+        figures = scores[answer]
+        for action, row in (("all", figures), *figures.get("actions", {}).items()):
+            writer.writerow([answer, action, *(f"{row[name]:.4f}" if name in row else "" for name in names)])
+    return text.getvalue()
 
 
 def show(scores: Mapping[str, Any]) -> None:
-    """A table on the screen."""
+    """Tables on the screen: all frames, and the model's errors by action."""
     from rich.console import Console
     from rich.table import Table
 
+    console = Console()
+    names = [name for name in HEADS if name in scores["model"]]
     table = Table(title=f"{scores['frames']} test frames")
-    heads = {
-        "p_mpjpe": "P-MPJPE mm",
-        "n_mpjpe": "N-MPJPE mm",
-        "mpjpe": "MPJPE mm",
-        "pck": "PCK %",
-        "auc": "AUC %",
-        "2d": "2D %",
-    }
     table.add_column("")
-    for head in heads.values():
-        table.add_column(head, justify="right")
-    for answer, label in (("model", "model"), ("mean", "mean pose")):
-        table.add_row(label, *(f"{scores[answer][name]:.1f}" for name in heads))
-    Console().print(table)
+    for name in names:
+        table.add_column(HEADS[name][0], justify="right")
+    for answer, label in ANSWERS.items():
+        table.add_row(label, *(f"{scores[answer][name]:.{HEADS[name][1]}f}" for name in names))
+    console.print(table)
+    if "actions" not in scores["model"]:
+        return
+    table = Table(title="P-MPJPE in mm by action")
+    for head in ("action", *ANSWERS.values()):
+        table.add_column(head, justify="left" if head == "action" else "right")
+    for action in scores["model"]["actions"]:
+        table.add_row(
+            action or "unknown",
+            *(f"{scores[answer]['actions'][action]['p_mpjpe']:.1f}" for answer in ANSWERS),
+        )
+    console.print(table)

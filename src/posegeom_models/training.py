@@ -51,6 +51,8 @@ class TrainingConfig:
         log_every: steps between points of the curves.
         picture_every: steps between pictures in the log; 0 draws none.
         clip_norm: largest norm of a loss's gradient; 0 for any.
+        warmup: steps in which the learning rates rise to their values.
+        decay: "none", or "cosine": from there the learning rates fall to 0 by a cosine over all steps.
     """
 
     steps: int = 10_000
@@ -68,6 +70,8 @@ class TrainingConfig:
     log_every: int = 20
     picture_every: int = 0
     clip_norm: float = 0.0
+    warmup: int = 0
+    decay: str = "none"
 
     def __post_init__(self) -> None:
         for name in (
@@ -90,6 +94,13 @@ class TrainingConfig:
             )
         if self.precision not in ("32-true", "bf16-mixed", "64-true"):
             raise ValueError(f"precision must be 32-true, bf16-mixed or 64-true, got {self.precision!r}")
+        if self.decay not in ("none", "cosine"):
+            raise ValueError(f"decay must be none or cosine, got {self.decay!r}")
+
+    def rate(self, step: int) -> float:
+        """What a step's learning rates are multiplied with."""
+        rise = min(1.0, (step + 1) / (self.warmup + 1))
+        return rise if self.decay == "none" else rise * (1 + math.cos(math.pi * step / self.steps)) / 2
 
 
 class Recipe(Protocol[Batch]):
@@ -156,6 +167,8 @@ class Descent(Generic[Batch]):
             DivergenceError: a term is NaN or infinite; names the step, the term and the samples.
         """
         optimizer = self.optimizers[name]
+        for group in optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.config.rate(self.step)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         sums: list[Tensor | None] = [None] * len(parameters)
         count = self.config.accumulate
@@ -223,6 +236,23 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within it, batch normalisation uses the batch's statistics without adding them to its running ones.
+
+    For passes over images that no test image is like, such as the re-encoding of a reconstruction.
+    """
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum = 0.0
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
@@ -316,10 +346,11 @@ def train(
     """
     recipe.networks.to(fabric.device)
     saved = checkpoints.find(folder / "checkpoints") if resume else []
-    start = 0
+    start, seconds = 0, 0.0
     if saved:
-        saved[-1].restore(recipe.networks, recipe.optimizers)
+        seconds = saved[-1].restore(recipe.networks, recipe.optimizers).get("seconds", 0.0)
         start = saved[-1].step
+    began = time.perf_counter()
     _share_weights(fabric, recipe.networks)
     loader = torch.utils.data.DataLoader(
         _Steps(source, fabric.global_rank, fabric.world_size),
@@ -359,7 +390,8 @@ def train(
                 recipe.networks.train()
             if saving:
                 if fabric.is_global_zero:
-                    state = {"seed": config.seed, "values": values}
+                    spent = seconds + time.perf_counter() - began
+                    state = {"seed": config.seed, "values": values, "seconds": round(spent, 1)}
                     checkpoints.save(
                         folder / "checkpoints", done, recipe.networks, recipe.optimizers, state, config.keep
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,16 @@ class Window(NamedTuple):
     def rows(self) -> slice:
         """Of the recording's arrays."""
         return slice(self.start, self.start + self.step * (self.frames - 1) + 1, self.step)
+
+
+def motion_folder() -> Path | None:
+    """The folder with motion capture that commands use unless told otherwise: $POSEGEOM_DATA, or ../shared/data.
+
+    None where it has no cmu17_train.npz and cmu17_test.npz.
+    """
+    folder = Path(os.environ.get("POSEGEOM_DATA") or Path("..") / "shared" / "data")
+    there = all((folder / name).is_file() for name in ("cmu17_train.npz", "cmu17_test.npz"))
+    return folder if there else None
 
 
 def load_pool(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.backbones import ConvolutionStack, ResNetTrunk
+from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
 
 ABLATIONS = ("none", "without_fk", "without_maps")
 
@@ -21,9 +21,11 @@ class NetworkConfig:
     Args:
         size: side of the images in pixels.
         stride: of f_2D and f_a, a power of two; the paper's is 16 (224 pixels: 14 x 14 maps).
-        backbone: of E_P, a ResNet of torchvision up to res4f.
+        backbone: of E_P, a ResNet of torchvision up to res4f; or "pyramid", a small network for training from random
+            weights (`posegeom_models.backbones.KeyPyramid`), whose first J heatmaps are those of the joints.
         weights: of the backbone; the paper's are ImageNet's ("IMAGENET1K_V1"), None downloads nothing.
-        pool: E_P's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
+        width: of the pyramid.
+        pool: a ResNet's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
         hidden: width of the branches' hidden layer; not given in the paper.
         appearance_widths: of E_A's ten convolutions; the last one is the paper's 512.
         pose_channels: maps of f_2D.
@@ -41,6 +43,7 @@ class NetworkConfig:
     size: int = 224
     stride: int = 16
     backbone: str = "resnet50"
+    width: int = 24
     weights: str | None = None
     pool: int = 1
     hidden: int = 1024
@@ -75,12 +78,14 @@ class Pose(NamedTuple):
         rotation: (B, 3, 3) R_c.
         translation: (B, 3) T_c.
         points: (B, J, 2) p_2D, pixels.
+        heat: (B, J, h, w) logits of the pyramid's heatmaps of the joints; None for a ResNet.
     """
 
     joints: Tensor
     rotation: Tensor
     translation: Tensor
     points: Tensor
+    heat: Tensor | None = None
 
     @property
     def in_camera(self) -> Tensor:
@@ -94,9 +99,14 @@ class PoseEncoder(nn.Module):
     def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton) -> None:
         super().__init__()
         self.config, self.skeleton = config, skeleton
-        self.trunk = ResNetTrunk(config.backbone, "layer3", config.weights)
-        features = self.trunk.channels * config.pool**2
         joints = len(skeleton.joints)
+        self.trunk: ResNetTrunk | KeyPyramid
+        if config.backbone == "pyramid":
+            self.trunk = KeyPyramid(config.width, 2 * joints)
+            features = self.trunk.channels
+        else:
+            self.trunk = ResNetTrunk(config.backbone, "layer3", config.weights)
+            features = self.trunk.channels * config.pool**2
         # 13 directions and the hip angle (v_k in R^40), or the joints themselves.
         self.directions = (joints - 4, 3) if config.ablation != "without_fk" else (joints, 3)
         kinematic = self.directions[0] * 3 + (1 if config.ablation != "without_fk" else 0)
@@ -111,7 +121,12 @@ class PoseEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Pose:
         """Images (B, 3, H, W) in [0, 1]."""
-        features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
+        heat = None
+        if isinstance(self.trunk, KeyPyramid):
+            features, logits = self.trunk(images)
+            heat = logits[:, : len(self.skeleton.joints)]
+        else:
+            features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
         kinematic, view = self.local_kinematics(features).float(), self.camera_parameters(features).float()
         if self.config.ablation == "without_fk":
             joints = kinematic.unflatten(-1, self.directions)
@@ -127,13 +142,14 @@ class PoseEncoder(nn.Module):
         else:
             translation = torch.tensor([0.0, 0.0, self.config.distance], device=view.device).expand(len(view), 3)
         points, _ = pg.project(joints @ rotation.mT + translation.unsqueeze(1), self.camera)
-        return Pose(joints, rotation, translation, points)
+        return Pose(joints, rotation, translation, points, heat)
 
 
 def _branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
     last = nn.Linear(hidden, outputs)
     nn.init.normal_(last.weight, std=0.01)
-    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(inplace=True), last)
+    # Without the normalisation, the first steps of an adaptive optimizer leave half of the hidden units dead.
+    return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
 
 
 def _upwards(skeleton: pg.Skeleton) -> Tensor:

@@ -13,23 +13,43 @@ from torch import Tensor
 
 import posegeom as pg
 from posegeom_models.ksp.networks import KspNetworks, Pose
+from posegeom_models.training import statistics_kept
 
 
-def supervised(pose: Pose, joints: Tensor | None, points: Tensor | None, side: int) -> Mapping[str, Tensor]:
+def supervised(pose: Pose, side: int, canonical: Tensor | None, points: Tensor) -> Mapping[str, Tensor]:
     """|p_3D − p_3D*| + |p_2D − p_2D*|, the terms that there are labels for: L_prior, and the 2D and 3D supervision.
 
     Args:
         pose: predicted.
-        joints: (B, J, 3) canonical, metres.
-        points: (B, J, 2) pixels.
         side: of the image.
+        canonical: (B, J, 3) p_3D*, metres; None without 3D labels.
+        points: (B, J, 2) p_2D*, pixels.
     """
-    terms = {}
-    if joints is not None:
-        terms["p_3D"] = (pose.joints - joints).abs().mean()
-    if points is not None:
-        terms["p_2D"] = (pose.points - points).abs().mean() / side
-    return terms
+    terms = {} if canonical is None else {"p_3D": (pose.joints - canonical).abs().mean()}
+    return {**terms, "p_2D": (pose.points - points).abs().mean() / side}
+
+
+def view_error(pose: Pose, joints: Tensor) -> Tensor:
+    """|R_c p_3D − R_c* p_3D*|, a term that the paper does not have, for labels (B, J, 3) in the camera's axes.
+
+    Of points alone the camera's angles are learnt slowly: a standing person has nearly the same ones from the front and
+    from behind.
+    """
+    return (pose.in_camera - joints).abs().mean()
+
+
+def heat_error(pose: Pose, points: Tensor, side: int, sigma: float = 0.7) -> Tensor:
+    """Cross entropy of the joints' heatmaps against Gaussians at the labels (B, J, 2), in nats above its least value.
+
+    A term that the paper does not have, for a pyramid trained from random weights.
+    """
+    assert pose.heat is not None  # the configuration's checks
+    stride = side / pose.heat.shape[-1]
+    cells = (points + 0.5) / stride - 0.5
+    target = pg.joint_heatmaps(cells, tuple(pose.heat.shape[-2:]), sigma).flatten(2)
+    target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
+    log = pose.heat.flatten(2).log_softmax(-1)
+    return (target * (target.clamp(min=1e-12).log() - log)).sum(-1).mean()
 
 
 def l_paired(
@@ -42,7 +62,8 @@ def l_paired(
     pose = networks.pose_encoder(target)
     appearance = networks.appearance_encoder(source)
     image = networks.decoder(networks.spatial_maps(pose.points), appearance, background)
-    again = networks.pose_encoder(image)
+    with statistics_kept(networks.pose_encoder):
+        again = networks.pose_encoder(image)
     side = networks.config.size
     return {
         "image": (target - image).abs().mean(),
@@ -81,11 +102,15 @@ class Transformation(NamedTuple):
     def inverse_points(self, points: Tensor, side: int, skeleton: pg.Skeleton) -> Tensor:
         """T⁻¹ of points (B, J, 2) in a square image: turned back, or mirrored with left and right exchanged."""
         mirrored = pg.flip_joints(points, skeleton, width=side)
-        centred = points - (side - 1) / 2
-        cos, sin = self.angle.cos()[:, None], self.angle.sin()[:, None]
-        x, y = centred.unbind(-1)
-        turned = torch.stack((cos * x + sin * y, cos * y - sin * x), dim=-1) + (side - 1) / 2
-        return torch.where(self.flip[:, None, None], mirrored, turned)
+        return torch.where(self.flip[:, None, None], mirrored, turned(points, -self.angle, side))
+
+
+def turned(points: Tensor, angle: Tensor, side: int) -> Tensor:
+    """Points (B, J, 2) of square images turned clockwise by angles (B,) about the middle."""
+    middle = (side - 1) / 2
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    x, y = (points - middle).unbind(-1)
+    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1) + middle
 
 
 def l_unpaired(
@@ -104,7 +129,8 @@ def l_unpaired(
     pose = networks.pose_encoder(target)
     appearance = networks.appearance_encoder(source)
     image = networks.decoder(networks.spatial_maps(pose.points), appearance, background)
-    again = networks.pose_encoder(transformation.images(image))
+    with statistics_kept(networks.pose_encoder):
+        again = networks.pose_encoder(transformation.images(image))
     side = networks.config.size
     points = transformation.inverse_points(again.points, side, networks.skeleton)
     return {

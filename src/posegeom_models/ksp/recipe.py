@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,24 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom_models.data.reels import Frames, Reel, Shuffle
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.ksp.networks import KspNetworks, NetworkConfig
-from posegeom_models.ksp.objective import Transformation, l_paired, l_unpaired, supervised
+from posegeom_models.evaluation import Constants, Prediction
+from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose
+from posegeom_models.ksp.objective import (
+    Transformation,
+    heat_error,
+    l_paired,
+    l_unpaired,
+    supervised,
+    turned,
+    view_error,
+)
+from posegeom_models.runs import Model
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
 VARIANTS = ("unsup", "weakly", "semi")
+
+BACKDROPS = 256
+"""Random backgrounds B_r."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +42,18 @@ class KspConfig:
         network: sizes of the networks.
         data: what is rendered.
         training: how long and where.
+        footage: folder of videos to train on, cut into clips that are still or moving; None for the rendered benchmark.
+        boxes: file with the boxes of the people in the footage; without it, what moves is taken for the person.
         variant: "unsup"; "weakly" adds 2D labels, "semi" adds 3D labels for a share of the frames, in the second stage.
         with_unpaired: use D_unp, frames whose background moves (Table 4, last row).
         labelled_share: of the training frames that have 3D labels in "semi".
         base_share: of the steps that are the first stage; in the second one, L_UNP rests and labels join. Not given.
+        labelled_turns: turns of the labels for each one of L_prior and L_P in the second stage. The paper: 1.
         prior_samples: rendered people with labels.
         lambda_1: weight of |p_2D - p̂_2D| in L_P. Not given.
         lambda_2: weight of |f_a - f̂_a| in L_P and L_UNP. Not given.
+        lambda_view: weight of `posegeom_models.ksp.objective.view_error` where there are 3D labels. The paper: 0.
+        lambda_heat: weight of `posegeom_models.ksp.objective.heat_error` where there are labels. The paper: 0.
         learning_rate: of each loss's Adagrad.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.
         pair_gap: seconds between I_s and I_t at least. Not given.
@@ -46,13 +65,18 @@ class KspConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: RenderedConfig = field(default_factory=lambda: RenderedConfig(size=224, anywhere=0.0))
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=400_000, batch_size=16))
+    footage: Path | None = None
+    boxes: Path | None = None
     variant: str = "unsup"
     with_unpaired: bool = True
     labelled_share: float = 0.05
     base_share: float = 0.5
+    labelled_turns: int = 1
     prior_samples: int = 20
     lambda_1: float = 1.0
     lambda_2: float = 1.0
+    lambda_view: float = 0.0
+    lambda_heat: float = 0.0
     learning_rate: float = 1e-3
     optimizer: str = "adagrad"
     pair_gap: float = 0.5
@@ -67,40 +91,52 @@ class KspConfig:
             raise ValueError(f"optimizer must be adagrad or adam, got {self.optimizer!r}")
         if self.network.size != self.data.size:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
+        if self.lambda_heat > 0 and self.network.backbone != "pyramid":
+            raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
         for name in ("labelled_share", "base_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
+def turn_of(config: KspConfig, step: int) -> str:
+    """Which loss a step takes: L_prior, L_P and L_UNP in turn (§3.3); in the second stage labels in place of L_UNP."""
+    losses = ["prior", "paired"]
+    if step < config.base_share * config.training.steps:
+        losses += ["unpaired"] if config.with_unpaired else []
+    elif config.variant != "unsup":
+        losses += ["labelled"] * config.labelled_turns
+    return losses[step % len(losses)]
+
+
 class KspBatch(NamedTuple):
-    """Samples of one step, all of one length.
+    """Samples of one step, which takes one loss.
 
     Attributes:
-        source: I_s of D_p.
-        target: I_t of D_p, with B_t.
-        labelled: frames with the labels of the second stage.
-        unpaired_source: I_s of D_unp.
-        unpaired_target: I_t of D_unp.
-        backdrop: (B, 3, H, W) random backgrounds B_r.
-        prior: labelled synthetic samples before random backgrounds, augmented.
+        target: I_t of D_p or D_unp; or labelled frames, augmented: synthetic ones, or those of the second stage.
+        source: I_s, for L_P and L_UNP.
+        backdrop: (B, 3, H, W) random backgrounds B_r, for L_UNP.
     """
 
-    source: Frames
     target: Frames
-    labelled: Frames
-    unpaired_source: Frames
-    unpaired_target: Frames
-    backdrop: Tensor
-    prior: Frames
+    source: Frames | None = None
+    backdrop: Tensor | None = None
 
 
 class KspData:
-    """002's data rule over the rendered benchmark (§3.2, §3.3): D_p and D_unp by the motion of the background."""
+    """002's data rule (§3.2, §3.3): D_p and D_unp by the motion of the background, and 20 rendered samples.
+
+    Attributes:
+        constants: the answers that look at no image.
+    """
 
     def __init__(self, config: KspConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
-        self.reel = Reel.render(benchmark, config.frame_step, device=device)
+        if config.footage is None:
+            self.reel = Reel.render(benchmark, config.frame_step, device=device)
+        else:
+            rate = config.data.frame_rate / config.frame_step
+            self.reel = Reel.from_footage(config.footage, config.data.size, rate, config.boxes, skeleton=skeleton)
         numbers = torch.arange(len(self.reel))
         still = numbers[~self.reel.moving]
         # Without a moving clip, D_unp is D_p without its backgrounds.
@@ -108,89 +144,95 @@ class KspData:
         seed = config.training.seed
         # Labels for whole stretches would favour a few poses: every so many-th frame has them.
         every = round(1 / config.labelled_share) if config.labelled_share > 0 else len(numbers)
-        labelled = still if config.variant == "weakly" else still[::every]
-        self.paired = Shuffle(still, 5 * seed)
-        self.unpaired = Shuffle(moving, 5 * seed + 1)
-        self.labelled = Shuffle(labelled, 5 * seed + 2)
-        self.prior = Shuffle(range(config.prior_samples), 5 * seed + 3)
-        samples = benchmark.labelled_samples(config.prior_samples, device)
-        self.samples = samples.to("cpu")
-        self.backdrops = benchmark.backdrops(range(64), device).cpu()
+        known = still[self.reel.labelled[still]]
+        if len(known) == 0 and config.variant != "unsup":
+            raise ValueError(f"variant {config.variant!r} needs labels, and footage has none; choose unsup")
+        labelled = known if config.variant == "weakly" else known[::every]
+        prior = torch.arange(config.prior_samples)
+        numbers_of = {"paired": still, "unpaired": moving, "labelled": labelled, "prior": prior}
+        self.orders = {
+            turn: Shuffle(those, 5 * seed + place)
+            for place, (turn, those) in enumerate(numbers_of.items())
+            if turn != "labelled" or config.variant != "unsup"
+        }
+        self.samples = benchmark.labelled_samples(config.prior_samples, device).to("cpu")
+        self.backdrops = benchmark.backdrops(range(BACKDROPS), device).cpu()
+        # What footage shows is not known: there the constant answers are the rendered people's.
+        told = self.reel if config.footage is None else Reel.render(benchmark, config.data.frames, device=device)
+        self.constants = Constants.of(told)
 
     def batch(self, step: int, rank: int, world_size: int) -> KspBatch:
         """One process's share of the batch of a step."""
         size = self.config.training.batch_size
         random = np.random.default_rng([self.config.training.seed, step])
+        turn = turn_of(self.config, step)
+        numbers = self.orders[turn].deal(step * size, size)
         shared = slice(rank, None, world_size)
-        target, unpaired = (order.deal(step * size, size) for order in (self.paired, self.unpaired))
-        source = self.reel.partners(target, self.config.pair_gap, random)
-        unpaired_source = self.reel.partners(unpaired, self.config.pair_gap, random)
-        prior, drawn, backdrop = (
-            self.prior.deal(step * size, size),
-            random.integers(2**31),
-            random.integers(64, size=size),
-        )
-        augmented = self._augmented(prior, backdrop, int(drawn))
-        return KspBatch(
-            self.reel.frames(source[shared]),
-            self.reel.frames(target[shared]),
-            self.reel.frames(self.labelled.deal(step * size, size)[shared]),
-            self.reel.frames(unpaired_source[shared]),
-            self.reel.frames(unpaired[shared]),
-            self.backdrops[random.integers(64, size=size)][shared],
-            Frames(*(value[shared] for value in augmented)),
-        )
+        if turn == "prior":
+            return KspBatch(_rows(self._augmented(self._prior_frames(numbers, random), random), shared))
+        if turn == "labelled":
+            return KspBatch(_rows(self._augmented(self.reel.frames(numbers), random), shared))
+        partners = self.reel.partners(numbers, self.config.pair_gap, random)
+        target, source = self.reel.frames(numbers[shared]), self.reel.frames(partners[shared])
+        if turn == "paired":
+            return KspBatch(target, source)
+        return KspBatch(target, source, self.backdrops[random.integers(len(self.backdrops), size=size)][shared])
 
-    def _augmented(self, numbers: Tensor, backdrop: np.ndarray, seed: int) -> Frames:
-        """Synthetic samples before random backgrounds, with colours jittered; mirrored and turned with their labels."""
-        config, samples = self.config, self.samples
-        generator = torch.Generator().manual_seed(seed)
-        count, side = len(numbers), config.data.size
-        image = samples.foreground[numbers] + (1 - samples.mask[numbers]) * self.backdrops[backdrop]
+    def _augmented(self, frames: Frames, random: np.random.Generator) -> Frames:
+        """Frames with their colours jittered, mirrored and turned, with their labels (§4)."""
+        config, skeleton = self.config, self.skeleton
+        generator = torch.Generator().manual_seed(int(random.integers(2**31)))
+        count, side = len(frames.image), config.data.size
         gain = 1 + config.jitter * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
         lift = 0.3 * config.jitter * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
-        image = (image * gain + lift).clamp(0, 1)
         flip = torch.rand(count, generator=generator) < 0.5
         angle = (2 * torch.rand(count, generator=generator) - 1) * np.deg2rad(config.turn)
-        image = Transformation(torch.zeros_like(flip), angle).images(image)
-        image = torch.where(flip.view(-1, 1, 1, 1), image.flip(-1), image)
-        canonical = pg.canonicalize(samples.joints[numbers], self.skeleton).canonical
-        mirrored = pg.flip_joints(canonical, self.skeleton, axis=1)
+        image = Transformation(torch.zeros_like(flip), angle).images((frames.image * gain + lift).clamp(0, 1))
+        points = turned(frames.points, angle, side)
+        # The camera rolls with the image: exactly so where the middle of the crop is on its axis, else nearly.
         cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        x, y = (samples.points[numbers] - (side - 1) / 2).unbind(-1)
-        points = torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1) + (side - 1) / 2
-        points = torch.where(flip[:, None, None], pg.flip_joints(points, self.skeleton, width=side), points)
-        canonical = torch.where(flip[:, None, None], mirrored, canonical)
-        blank = torch.zeros(count, side, side, dtype=torch.uint8)
-        return Frames(image, self.backdrops[backdrop], blank, canonical, canonical, points, numbers)
+        x, y, z = frames.joints.unbind(-1)
+        joints = torch.stack((cos * x - sin * y, sin * x + cos * y, z), dim=-1)
+        flips = flip[:, None, None]
+        return frames._replace(
+            image=torch.where(flips.unsqueeze(-1), image.flip(-1), image),
+            joints=torch.where(flips, pg.flip_joints(joints, skeleton, axis=0), joints),
+            canonical=torch.where(flips, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
+            points=torch.where(flips, pg.flip_joints(points, skeleton, width=side), points),
+        )
+
+    def _prior_frames(self, numbers: Tensor, random: np.random.Generator) -> Frames:
+        """Synthetic samples before random backgrounds."""
+        samples = self.samples
+        background = self.backdrops[random.integers(len(self.backdrops), size=len(numbers))]
+        image = samples.foreground[numbers] + (1 - samples.mask[numbers]) * background
+        canonical = pg.canonicalize(samples.joints[numbers], self.skeleton).canonical
+        labels, joints, points = samples.labels[numbers], samples.joints[numbers], samples.points[numbers]
+        return Frames(image, background, labels, joints, canonical, points, numbers)
 
     def part(self, batch: KspBatch, number: int, count: int) -> KspBatch:
         """One of `count` parts."""
-
-        def cut(value: Tensor) -> Tensor:
-            return value.chunk(count)[number]
-
-        def of(frames: Frames) -> Frames:
-            return Frames(*(cut(value) for value in frames))
-
+        size = len(batch.target.number) // count
+        rows = slice(number * size, (number + 1) * size)
         return KspBatch(
-            of(batch.source),
-            of(batch.target),
-            of(batch.labelled),
-            of(batch.unpaired_source),
-            of(batch.unpaired_target),
-            cut(batch.backdrop),
-            of(batch.prior),
+            _rows(batch.target, rows),
+            None if batch.source is None else _rows(batch.source, rows),
+            None if batch.backdrop is None else batch.backdrop[rows],
         )
 
     def describe(self, step: int) -> str:
         """Clips and frames of a step."""
-        size = self.config.training.batch_size
-        told = [
-            f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s"
-            for number in self.paired.deal(step * size, size).tolist()
-        ]
-        return "; ".join(told)
+        turn, size = turn_of(self.config, step), self.config.training.batch_size
+        numbers = self.orders[turn].deal(step * size, size).tolist()
+        if turn == "prior":
+            return f"synthetic samples {numbers}"
+        return "; ".join(
+            f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s" for number in numbers
+        )
+
+
+def _rows(frames: Frames, rows: slice) -> Frames:
+    return Frames(*(value[rows] for value in frames))
 
 
 class KspRecipe:
@@ -213,48 +255,51 @@ class KspRecipe:
             "labelled": make(self.networks.pose_encoder.parameters(), rate),
         }
 
-    def turns(self, number: int) -> str:
-        """Which loss step `number` takes."""
-        config = self.config
-        losses = ["prior", "paired"]
-        if number < config.base_share * config.training.steps:
-            losses += ["unpaired"] if config.with_unpaired else []
-        elif config.variant != "unsup":
-            losses.append("labelled")
-        return losses[number % len(losses)]
-
     def step(self, train: Descent[KspBatch], batch: KspBatch, number: int) -> None:
         """One loss on one batch."""
-        config, networks = self.config, self.networks
-        side = config.network.size
-        turn = self.turns(number)
-
-        def prior(part: KspBatch) -> Mapping[str, Tensor]:
-            return supervised(networks.pose_encoder(part.prior.image), part.prior.canonical, part.prior.points, side)
-
-        def paired(part: KspBatch) -> Mapping[str, Tensor]:
-            images = part.source.image, part.target.image, part.target.background
-            return l_paired(networks, *images, config.lambda_1, config.lambda_2)
-
-        def unpaired(part: KspBatch) -> Mapping[str, Tensor]:
-            images = part.unpaired_source.image, part.unpaired_target.image, part.backdrop
-            transformation = Transformation.random(len(part.backdrop), np.deg2rad(config.turn), part.backdrop.device)
-            return l_unpaired(networks, *images, transformation, config.lambda_2)
-
-        def labelled(part: KspBatch) -> Mapping[str, Tensor]:
-            joints = part.labelled.canonical if config.variant == "semi" else None
-            return supervised(networks.pose_encoder(part.labelled.image), joints, part.labelled.points, side)
-
+        turn = turn_of(self.config, number)
         if turn == "unpaired":
-            with frozen(networks.decoder, networks.spatial_maps):
-                train.minimize("unpaired", unpaired, batch)
+            with frozen(self.networks.decoder, self.networks.spatial_maps):
+                train.minimize(turn, self._unpaired, batch)
         else:
-            train.minimize(turn, {"prior": prior, "paired": paired, "labelled": labelled}[turn], batch)
+            losses = {"prior": self._prior, "paired": self._paired, "labelled": self._labelled}
+            train.minimize(turn, losses[turn], batch)
+
+    def _prior(self, part: KspBatch) -> Mapping[str, Tensor]:
+        return self._supervised(part, with_joints=True)
+
+    def _labelled(self, part: KspBatch) -> Mapping[str, Tensor]:
+        return self._supervised(part, self.config.variant == "semi")
+
+    def _supervised(self, part: KspBatch, with_joints: bool) -> Mapping[str, Tensor]:
+        config, target, side = self.config, part.target, self.config.network.size
+        pose = self.networks.pose_encoder(target.image)
+        terms = dict(supervised(pose, side, target.canonical if with_joints else None, target.points))
+        if with_joints and config.lambda_view > 0:
+            about = target.joints - target.joints[:, self.skeleton.root].unsqueeze(1)
+            terms["view"] = config.lambda_view * view_error(pose, about)
+        if config.lambda_heat > 0:
+            terms["heat"] = config.lambda_heat * heat_error(pose, target.points, side)
+        return terms
+
+    def _paired(self, part: KspBatch) -> Mapping[str, Tensor]:
+        config, source = self.config, part.source
+        assert source is not None  # L_P's batches are pairs
+        images = source.image, part.target.image, part.target.background
+        return l_paired(self.networks, *images, config.lambda_1, config.lambda_2)
+
+    def _unpaired(self, part: KspBatch) -> Mapping[str, Tensor]:
+        config, source, backdrop = self.config, part.source, part.backdrop
+        assert source is not None and backdrop is not None  # L_UNP's batches are pairs with random backgrounds
+        transformation = Transformation.random(len(backdrop), np.deg2rad(config.turn), backdrop.device)
+        images = source.image, part.target.image, backdrop
+        return l_unpaired(self.networks, *images, transformation, config.lambda_2)
 
     def pictures(self, batch: KspBatch) -> Mapping[str, Tensor]:
         """Source, target, reconstruction and the drawn pose, for a few samples."""
         networks, few = self.networks, slice(0, 6)
-        source, target = batch.source.image[few], batch.target.image[few]
+        target = batch.target.image[few]
+        source = target if batch.source is None else batch.source.image[few]
         pose = networks.pose_encoder(target)
         maps = networks.spatial_maps(pose.points)
         image = networks.decoder(maps, networks.appearance_encoder(source), batch.target.background[few])
@@ -264,7 +309,10 @@ class KspRecipe:
         return {"source, target, reconstruction, pose": torch.cat(rows, dim=-2)}
 
 
-def predict(networks: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Joints (B, J, 3) about the pelvis in the camera's axes, and points (B, J, 2), of images (B, 3, H, W)."""
-    pose = networks(images)
-    return pose.in_camera, pose.points
+def predict(networks: nn.Module, images: Tensor) -> Prediction:
+    """The pose in images (B, 3, H, W)."""
+    pose: Pose = networks(images)
+    return Prediction(pose.in_camera, pose.points)
+
+
+MODEL = Model(KspConfig, KspData, KspRecipe, predict, lambda config: pg.BODY_17)

@@ -1,0 +1,206 @@
+"""`posegeom train`, `evaluate` and `predict`: the commands that make run folders and read them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from posegeom_models.data.human36m import read_h36m_fetch
+from posegeom_models.data.mpi_inf_3dhp import read_3dhp_test, read_3dhp_train
+from posegeom_models.data.reels import Reel
+from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.repertoire import motion_folder
+from posegeom_models.data.samples import Samples
+from posegeom_models.data.threedpw import read_3dpw
+from posegeom_models.evaluation import evaluate, show, write
+from posegeom_models.prediction import PredictOptions, predict_path
+from posegeom_models.runs import Run, find_model, plain
+from posegeom_models.training import launch, train
+
+DATA_SETS: dict[str, Callable[[Path, str, int], Samples]] = {
+    "human36m": lambda path, split, step: read_h36m_fetch(path, split, step),
+    "mpi_inf_3dhp": lambda path, split, step: (read_3dhp_test if split == "test" else read_3dhp_train)(path, step=step),
+    "threedpw": lambda path, split, step: read_3dpw(path, split, step),
+}
+"""Data sets with images and 3D poses that a model can be scored on: (folder, split, step) to samples."""
+
+STANDARD = ("identities", "frames", "frame_rate", "samples", "shadow", "seed")
+"""Fields of the rendered benchmark in which every evaluation is of the standard one."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `posegeom train` beside the model's configuration.
+
+    Args:
+        out: the run folder; default: runs/MODEL. A run that was begun there goes on.
+        quiet: no progress bar.
+    """
+
+    out: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of `posegeom evaluate`.
+
+    Args:
+        run: a run folder of posegeom train.
+        data: "rendered", the benchmark's test clips; or a data set: human36m (as h36m-fetch leaves it), mpi_inf_3dhp
+            or threedpw, whose folder is `path`.
+        path: the data set's folder.
+        split: train, validation or test.
+        clips: how many of the rendered split's clips; 0 for all of the standard benchmark's.
+        domain: of the rendered benchmark, A or B; default: the one trained on.
+        anywhere: share of the rendered clips with the person small and anywhere; default: as in training.
+        motion: folder with the motion files; default: the one trained on.
+        every: take every how many-th frame of a clip.
+        batch: images at a time.
+        device: cpu or cuda.
+        name: of the two files written into the run folder's evaluation/; default: made of data, split and domain.
+    """
+
+    run: Path
+    data: str = "rendered"
+    path: Path | None = None
+    split: str = "test"
+    clips: int = 0
+    domain: str | None = None
+    anywhere: float | None = None
+    motion: Path | None = None
+    every: int = 3
+    batch: int = 64
+    device: str = "cpu"
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("batch", 1), ("clips", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.data != "rendered" and self.data not in DATA_SETS:
+            raise ValueError(f"data must be rendered, {', '.join(DATA_SETS)}; got {self.data!r}")
+        if (self.data == "rendered") != (self.path is None):
+            raise ValueError("a data set needs --path, its folder; the rendered benchmark has none")
+
+
+@dataclass(frozen=True)
+class PredictRunOptions(PredictOptions):
+    """Options of `posegeom predict`.
+
+    Args:
+        run: a run folder of posegeom train.
+        source: a video, a photograph, or a folder of them.
+        out: folder for the results.
+    """
+
+    run: Path = field(kw_only=True)
+    source: Path = field(kw_only=True)
+    out: Path = Path("predictions")
+
+
+def run_train(model: str, config: Any, options: TrainOptions) -> Path:
+    """Train a model, from the start or from where its run folder is; return the folder."""
+    folder = options.out or Path("runs") / model
+    if config.data.motion is None:
+        config = replace(config, data=replace(config.data, motion=motion_folder()))
+    paper = find_model(model)
+    fabric = launch(config.training)
+    # The first process of all looks at the folder; what it finds wrong ends the others too.
+    if fabric.is_global_zero:
+        Run.begin(folder, model, config)
+    fabric.barrier()
+    say = print if fabric.is_global_zero and not options.quiet else _silent
+    motion = "built-in walks and jumps" if config.data.motion is None else f"motion from {config.data.motion}"
+    say(f"{model} on {fabric.world_size} x {fabric.device.type}, {motion}; run folder {folder}")
+    began = time.perf_counter()
+    source = paper.data(config, device=str(fabric.device))
+    if fabric.is_global_zero:
+        source.constants.save(folder / "constants.safetensors")
+    say(f"{len(source.reel)} training frames ready after {time.perf_counter() - began:.0f} s")
+    recipe = paper.recipe(config)
+    values = train(recipe, source, config.training, folder, fabric, quiet=options.quiet)
+    took = (time.perf_counter() - began) / 60
+    losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+    say(f"step {config.training.steps} after {took:.1f} minutes: {losses}")
+    say(f"next: posegeom evaluate {folder}")
+    return folder
+
+
+def _silent(*_: object) -> None:
+    pass
+
+
+def run_evaluate(options: EvaluateOptions) -> Path:
+    """Score a run; print tables, and write them as JSON and CSV into its folder. Return the JSON's path."""
+    run = Run.open(options.run)
+    predict, constants = run.predictor(options.device), run.constants()
+    reel, scored = _test_reel(run, options)
+    with _progress("evaluating", len(reel)) as advance:
+        scores = evaluate(predict, reel, constants, options.batch, scored, advance)
+    data = f"{options.data}_{options.split}"
+    if options.data == "rendered":
+        data += f"_{options.domain or run.config.data.domain}"
+        data += "" if options.anywhere is None else f"_anywhere{options.anywhere:g}"
+    told = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("run", "name", "device")}
+    told = {key: value.name if isinstance(value, Path) else value for key, value in told.items()}
+    scores = {"run": run.facts, "config": plain(run.config), "data": told, **scores}
+    show(scores)
+    paths = write(options.run / "evaluation", options.name or data, scores)
+    print(f"written: {paths[0]} and {paths[1].name}")
+    return paths[0]
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that is told how much is done."""
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | None]:
+    """The frames to score, and the joints that count for PCK."""
+    skeleton = find_model(run.model).skeleton(run.config)
+    data = run.config.data
+    if options.data == "rendered":
+        # The standard benchmark's clips, however many and whichever were trained on.
+        standard = {field.name: field.default for field in dataclasses.fields(RenderedConfig)}
+        told = {"domain": options.domain, "anywhere": options.anywhere, "motion": options.motion}
+        chosen = {name: value for name, value in told.items() if value is not None}
+        counts = tuple(options.clips or count for count in standard["clips"])
+        data = replace(data, clips=counts, **{name: standard[name] for name in STANDARD}, **chosen)
+        reel = Reel.render(RenderedBenchmark(data, options.split, skeleton), options.every, device=options.device)
+        return reel, None
+    assert options.path is not None  # EvaluateOptions asks for it
+    samples = DATA_SETS[options.data](options.path, options.split, options.every)
+    reel = Reel.from_samples(samples, skeleton, data.size, still=False, missing="zeros")
+    scored = [skeleton.index(joint) for joint in samples.protocol.scored if joint in skeleton.joints]
+    return reel, scored or None
+
+
+def run_predict(options: PredictRunOptions) -> list[Path]:
+    """Predict with a run on videos and photographs; return the files written."""
+    run = Run.open(options.run)
+    predictor = run.predictor(options.device)
+    skeleton = find_model(run.model).skeleton(run.config)
+
+    def predict(images: Tensor) -> tuple[Tensor, Tensor]:
+        said = predictor(images)
+        if said.joints is None or said.points is None:
+            raise ValueError(f"{run.model} does not say where people's joints are")
+        return said.joints, said.points
+
+    written = predict_path(predict, skeleton, run.config.data.size, options.source, options.out, options)
+    for path in written:
+        print(f"written: {path}")
+    return written

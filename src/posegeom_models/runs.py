@@ -1,0 +1,250 @@
+"""Run folders: what training leaves on disk, and the way back from there to a model.
+
+A run folder holds `run.json` (which model, by which version, on what), `config.yaml` (everything that was chosen),
+`constants.safetensors` (the answers that look at no image), `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import yaml
+from torch import nn
+
+import posegeom
+from posegeom_models import checkpoints
+from posegeom_models.evaluation import Constants, Prediction
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+MODELS = ("ksp",)
+"""The papers that can be trained, by the names of their packages."""
+
+CHANGEABLE = frozenset(
+    ["steps", "accumulate", "accelerator", "devices", "machines", "threads", "workers", "checkpoint_every", "keep", "log_every", "picture_every"]
+)
+"""Fields of the training configuration that may change when a run is resumed: they do not change what is learnt."""
+
+
+class Model(NamedTuple):
+    """A paper's package, as the command line sees it.
+
+    Attributes:
+        config: frozen dataclass with a `training` and a `data` field; all fields have defaults.
+        data: (config, device) to where batches come from; has `constants`, the answers that look at no image.
+        recipe: (config) to networks, optimizers and the order of steps.
+        predict: (networks, images (B, 3, S, S) in [0, 1]) to what the model says of them.
+        skeleton: of the joints that it predicts, by configuration.
+    """
+
+    config: Any
+    data: Callable[..., Any]
+    recipe: Callable[..., Any]
+    predict: Callable[[nn.Module, torch.Tensor], Prediction]
+    skeleton: Callable[[Any], posegeom.Skeleton]
+
+
+def find_model(name: str) -> Model:
+    """A model by the name of its package."""
+    if name not in MODELS:
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
+    model: Model = importlib.import_module(f"posegeom_models.{name}.recipe").MODEL
+    return model
+
+
+def find_config(model: str, name: str) -> Path:
+    """A configuration file: a path, or the name of one that ships with the model, such as "tiny".
+
+    Raises:
+        FileNotFoundError: neither; names those that ship.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    folder = Path(__file__).parent / model
+    shipped = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name in shipped:
+        return folder / f"{name}.yaml"
+    raise FileNotFoundError(f"{name}: no such file, and {model} ships only {', '.join(shipped)}")
+
+
+def config_parser(model: str, **kwargs: Any) -> ArgumentParser:
+    """The typed options of a model, as YAML and as flags."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False, **kwargs)
+    parser.add_class_arguments(find_model(model).config, None)
+    return parser
+
+
+def build_config(model: str, parsed: Any) -> Any:
+    """The dataclass from what a parser of `config_parser` read."""
+    config = find_model(model).config
+    built = config_parser(model).instantiate(parsed)
+    return config(**{field.name: built[field.name] for field in dataclasses.fields(config)})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Args:
+        folder: where it is.
+        model: name of the model.
+        config: its configuration.
+    """
+
+    folder: Path
+    model: str
+    config: Any
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """A run that was begun.
+
+        Raises:
+            FileNotFoundError: no such folder, or it holds no run.
+            ValueError: its files are damaged.
+        """
+        if not (folder / "run.json").is_file():
+            what = "no such folder" if not folder.is_dir() else "holds no run (there is no run.json in it)"
+            raise FileNotFoundError(f"{folder}: {what}; posegeom train makes one")
+        try:
+            model = json.loads((folder / "run.json").read_text(encoding="utf-8"))["model"]
+            parser = config_parser(model)
+            parsed = parser.parse_string((folder / "config.yaml").read_text(encoding="utf-8"))
+            config = build_config(model, parsed)
+        except Exception as error:  # YAML, JSON and the parser have many ways to refuse a damaged file
+            what = " ".join(str(error).split())
+            raise ValueError(f"{folder}: run.json or config.yaml cannot be read: {what}") from None
+        return cls(folder, model, config)
+
+    @classmethod
+    def begin(cls, folder: Path, model: str, config: Any) -> Run:
+        """Make a run folder, or take up the one that is there.
+
+        Args:
+            folder: where.
+            model: name of the model.
+            config: its configuration.
+
+        Raises:
+            ValueError: the folder holds another model's run, or one with another configuration; names the field.
+        """
+        if (folder / "run.json").is_file():
+            there = cls.open(folder)
+            if there.model != model:
+                raise ValueError(f"{folder} holds a run of {there.model}; choose another --out")
+            different = _difference(there.config, config)
+            if different:
+                raise ValueError(f"{folder} holds a run with another configuration ({different}); choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(plain(config), sort_keys=False)
+        (folder / "config.yaml").write_text(text, encoding="utf-8")
+        facts = {
+            "model": model,
+            "posegeom": posegeom.__version__,
+            "commit": _commit(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "machine": _machine(),
+        }
+        (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        return cls(folder, model, config)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says, and how far the newest checkpoint is: its step, and the seconds of training until then."""
+        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        newest = self._newest()
+        state = json.loads((newest.path / "state.json").read_text(encoding="utf-8"))
+        return {**facts, "step": newest.step, "seconds": state.get("seconds")}
+
+    def _newest(self) -> checkpoints.Checkpoint:
+        saved = checkpoints.find(self.folder / "checkpoints")
+        if not saved:
+            raise FileNotFoundError(f"{self.folder}: has no checkpoint yet")
+        return saved[-1]
+
+    def predictor(self, device: str = "cpu") -> Callable[[torch.Tensor], Prediction]:
+        """The trained model of the newest checkpoint: images (B, 3, S, S) to a prediction on the CPU.
+
+        Raises:
+            FileNotFoundError: nothing has been saved yet.
+            ValueError: the checkpoint is damaged.
+        """
+        model = find_model(self.model)
+        newest = self._newest()
+        networks: nn.Module = model.recipe(self.config).networks
+        newest.restore(networks)
+        networks.to(device).eval()
+
+        def predict(images: torch.Tensor) -> Prediction:
+            with torch.no_grad():
+                said = model.predict(networks, images.to(device))
+            return Prediction(*(None if value is None else value.float().cpu() for value in said))
+
+        return predict
+
+    def constants(self) -> Constants:
+        """The answers that look at no image, from this run's training set."""
+        return Constants.load(self.folder / "constants.safetensors")
+
+
+def plain(value: Any) -> Any:
+    """A configuration as YAML and JSON hold it."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _difference(there: Any, here: Any) -> str:
+    """The first field in which two configurations differ, as "field: 1 there, 2 here"; empty where none does."""
+    for field in dataclasses.fields(here):
+        old, new = getattr(there, field.name), getattr(here, field.name)
+        if dataclasses.is_dataclass(new):
+            deeper = _difference(old, new)
+            if deeper:
+                return f"{field.name}.{deeper}"
+        elif old != new and field.name not in CHANGEABLE:
+            return f"{field.name}: {old} there, {new} here"
+    return ""
+
+
+def _commit() -> str | None:
+    """The commit of the source, where it is a clone; with a + for changes that are not in it."""
+    source = Path(__file__).parent
+    try:
+        said = [
+            subprocess.run(["git", *words], cwd=source, capture_output=True, text=True, check=True).stdout.strip()
+            for words in (
+                [
+                    "ls-files",
+                    "--error-unmatch",
+                    Path(__file__).name,
+                ],  # fails where the clone around is another project's
+                ["rev-parse", "--short", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "."],
+            )
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said[1] + ("+" if said[2] else "")
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores, {platform.machine()}"

@@ -1,0 +1,222 @@
+"""train, evaluate and predict as a person types them, on a model of a few steps."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torchvision")
+
+from posegeom_models import checkpoints
+from posegeom_models.cli import main
+from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.drawing import save_video, to_bytes
+from posegeom_models.runs import MODELS, Run, find_config
+
+SMALLEST = """
+network: {size: 32, stride: 4, backbone: resnet18, hidden: 16, appearance_widths: [8, 8, 16], pose_channels: 8,
+  decoder_widths: [16, 8], translation: true}
+data: {size: 32, clips: [6, 1, 2], identities: [2, 1, 1], frames: 4, anywhere: 0.0, cameras: 1, samples: 1}
+training: {steps: 4, batch_size: 4, checkpoint_every: 2, accelerator: cpu, threads: 1, log_every: 1, picture_every: 4}
+variant: semi
+prior_samples: 4
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "smallest.yaml"
+    path.write_text(SMALLEST)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(config: Path) -> Path:
+    folder = config.parent / "run"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("POSEGEOM_DATA", str(config.parent / "nothing here"))
+    assert main(["train", "ksp", "--config", str(config), "--out", str(folder), "--quiet", "true"]) == 0
+    patch.undo()
+    return folder
+
+
+@pytest.fixture
+def no_motion_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("POSEGEOM_DATA", str(tmp_path / "nothing here"))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "walk.mp4"
+    shown = RenderedBenchmark(RenderedConfig(size=64, frames=6, clips=(1, 1, 1), anywhere=0.0, cameras=1), "test")[0]
+    save_video([to_bytes(image) for image in shown.image.movedim(1, -1)], path, 15)
+    return path
+
+
+def test_training_leaves_a_run_that_says_what_it_is(run: Path) -> None:
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["model"] == "ksp"
+    assert facts["torch"]
+    assert [checkpoint.step for checkpoint in checkpoints.find(run / "checkpoints")] == [2, 4]
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    assert list((run / "tensorboard").iterdir())
+    opened = Run.open(run)
+    assert opened.config.network.decoder_widths == (16, 8)
+    assert opened.config.variant == "semi"
+    assert opened.facts["step"] == 4
+    assert opened.facts["seconds"] > 0
+
+
+def test_the_same_command_goes_on_and_another_configuration_is_refused(
+    run: Path, config: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
+    command = ["train", "ksp", "--config", str(config), "--out", str(run), "--quiet", "true"]
+    before = (run / "checkpoints" / "step_00000004" / "networks.safetensors").read_bytes()
+    assert main(command) == 0  # nothing left to do
+    assert (run / "checkpoints" / "step_00000004" / "networks.safetensors").read_bytes() == before
+    assert main([*command, "--network.hidden", "8"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "network.hidden: 16 there, 8 here" in said
+    assert "\n" not in said
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_csv(
+    run: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
+    assert main(["evaluate", str(run), "--every", "15", "--clips", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "6 test frames" in said
+    assert "constant answer" in said
+    scores = json.loads((run / "evaluation" / "rendered_test_A.json").read_text())
+    assert scores["frames"] == 6
+    assert scores["config"]["training"]["steps"] == 4
+    assert scores["run"]["step"] == 4
+    assert 0 < scores["model"]["p_mpjpe"] < 2000
+    rows = list(csv.DictReader((run / "evaluation" / "rendered_test_A.csv").open()))
+    assert float(rows[0]["p_mpjpe"]) == pytest.approx(scores["model"]["p_mpjpe"], abs=1e-3)
+    assert main(["evaluate", str(run), "--every", "15", "--clips", "1", "--domain", "B", "--anywhere", "1"]) == 0
+    assert (run / "evaluation" / "rendered_test_B_anywhere1.json").is_file()
+
+
+def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: Path) -> None:
+    assert main(["predict", str(run), str(clip), "--out", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"walk.npz", "walk.json", "walk.mp4"}
+    with np.load(tmp_path / "out" / "walk.npz") as held:
+        assert held["joints"].shape == (6, 17, 3)
+        assert held["points"].shape == (6, 17, 2)
+        np.testing.assert_allclose(held["joints"][:, 0], 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["predict", "RUN", "TEXT"], "letter.mp4"),
+        (["predict", "RUN", "nowhere.mp4"], "nowhere.mp4"),
+        (["predict", "nowhere", "TEXT"], "nowhere: no such folder"),
+        (["evaluate", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "RUN", "--every", "0"], "every must be at least 1, got 0"),
+        (["evaluate", "RUN", "--data", "human36m"], "needs --path"),
+        (["evaluate", "RUN", "--data", "human36m", "--path", "nowhere"], "human36m"),
+        (["evaluate", "RUN", "--data", "coco", "--path", "nowhere"], "data must be rendered, human36m"),
+        (["evaluate", "RUN", "--split", "all"], "split must be one of"),
+        (["train", "ksp", "--config", "huge"], "ships only paper, small, tiny"),
+        (["train", "ksp", "--config", "CONFIG", "--variant", "none"], "variant must be one of unsup, weakly, semi"),
+        (["train", "ksp", "--config", "CONFIG", "--training.steps", "many"], "training.steps"),
+        (["train", "ksp", "--config", "CONFIG", "--stepz", "4"], "stepz"),
+        (["train", "ksp", "--config", "CONFIG", "--footage", "nowhere", "--variant", "unsup"], "nowhere"),
+        (["train", "ksp", "--config", "TEXT"], "letter.mp4"),
+        (["train", "nobody"], "nobody"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(
+    words: list[str],
+    complaint: str,
+    run: Path,
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_motion_data: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = tmp_path / "letter.mp4"
+    text.write_text("Dear sir or madam,\n")
+    stand_ins = {"RUN": str(run), "TEXT": str(text), "CONFIG": str(config)}
+    assert main([stand_ins.get(word, word) for word in words]) == 2
+    said = capsys.readouterr().err.strip()
+    assert complaint.lower() in said.lower()
+    assert "\n" not in said
+    assert not (tmp_path / "predictions").exists()
+
+
+def test_a_damaged_run_is_refused_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    (tmp_path / "config.yaml").write_text("network: [")
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert f"{tmp_path}: run.json or config.yaml cannot be read" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("!!python/object/apply:os.system ['touch harm']")
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert not Path("harm").exists()
+    (tmp_path / "config.yaml").write_text((run / "config.yaml").read_text())
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_motion_data
+) -> None:
+    import signal
+
+    from posegeom_models.ksp.recipe import KspRecipe
+
+    whole = KspRecipe.step
+
+    def interrupted(self: KspRecipe, train: object, batch: object, number: int) -> None:
+        whole(self, train, batch, number)  # type: ignore[arg-type]
+        if number == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(KspRecipe, "step", interrupted)
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    assert main(command) == 130
+    assert "stopped after step 3" in capsys.readouterr().err
+    assert checkpoints.find(tmp_path / "run" / "checkpoints")[-1].step == 3
+    monkeypatch.setattr(KspRecipe, "step", whole)
+    assert main(command) == 0
+    assert checkpoints.find(tmp_path / "run" / "checkpoints")[-1].step == 4
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["paper", "small", "tiny"])
+def test_what_ships_is_a_configuration(model: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert find_config(model, name).is_file()
+    with pytest.raises(SystemExit) as ended:
+        main(["train", model, "--config", name, "--print_config"])
+    assert ended.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert "training:" in printed
+    assert "steps:" in printed
+
+
+def test_training_on_a_folder_of_videos(tmp_path: Path, config: Path, no_motion_data: None) -> None:
+    """002's own data rule: clips that are still or moving, backgrounds by the median, people by their motion."""
+    (tmp_path / "footage").mkdir()
+    random = np.random.default_rng(0)
+    for number, still in enumerate((True, False)):
+        scene = random.integers(0, 255, (64, 256, 3)).astype(np.uint8).repeat(2, 0).repeat(2, 1)[:96]
+        frames = []
+        for time in range(60):
+            start = 0 if still else 4 * time
+            frame = scene[:, start : start + 128].copy()
+            frame[30:70, 10 + time : 30 + time] = (250, 40, 40)
+            frames.append(frame)
+        save_video(frames, tmp_path / "footage" / f"{number}.mp4", 10)
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    assert main([*command, "--footage", str(tmp_path / "footage"), "--variant", "unsup"]) == 0
+    assert checkpoints.find(tmp_path / "run" / "checkpoints")[-1].step == 4
+    assert main([*command, "--footage", str(tmp_path / "footage"), "--out", str(tmp_path / "other")]) == 2
