@@ -62,12 +62,12 @@ def page(evaluations: list[Row]) -> str:
     lines = [
         "# Results",
         "",
-        "What the four models reached on the [rendered benchmark](rendered.md), from the evaluations in `docs/results`",
-        "(`python -m benchmarks.results` writes this page). Errors are over all joints of the model's skeleton, in",
-        "millimetres; P-MPJPE without reflection. The last column is the paper's own number on the paper's own data, a",
-        "different task: it is there for the order of the rows, not for their size. Images, people and motions of the",
-        "test split were not seen in training. The constant answer is the mean pose of the training set, turned like the",
-        "truth. Minutes are those of training, without rendering.",
+        "What the models reached on the [rendered benchmark](rendered.md). `python -m benchmarks.results` writes",
+        "this page from the evaluations kept in `docs/results`. Errors are over all joints of the model's skeleton,",
+        "in millimetres, P-MPJPE without reflection. Images, people and motions of the test split were not seen in",
+        "training. The constant answer is the mean pose of the training set, turned like the truth. Minutes are",
+        "those of training, without rendering. The paper's number is that on the paper's own data, a different",
+        "task: it is there for the order of the rows, not for their size.",
         "",
     ]
     for model, (title, named) in MODELS.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 from posegeom import BODY_17, COCO_17, H36M_17, SMPL_24, PerspectiveCamera, Skeleton, crop, project
 from posegeom_models.data.cropping import Square, middle_square, read_images, square_round, square_round_mask
 from posegeom_models.data.files import MotionFileError
-from posegeom_models.data.reels import Reel, action_of
+from posegeom_models.data.reels import Film, Reel, action_of
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.samples import FrameReference, Part, Protocol, Sample, Samples
 
@@ -526,3 +526,36 @@ def test_rendered_reels_know_action_person_and_camera() -> None:
     assert not torch.equal(one.image, two.image)
     with pytest.raises(ValueError, match=r"action must be one per clip that occurs \(2\), got 1"):
         Reel(*(getattr(one, name) for name in list(vars(one))[:9]), action=("walk",))
+
+
+def test_a_film_is_the_reel_that_it_renders_when_asked() -> None:
+    benchmark = RenderedBenchmark(RenderedConfig(size=24, clips=(4, 1, 1), frames=6, cameras=2, samples=1), "train")
+    whole, film = Reel.render(benchmark, 2, camera=1), Film.of(benchmark, 2, camera=1)
+    torch.testing.assert_close(film.joints, whole.joints, rtol=0, atol=1e-5)
+    torch.testing.assert_close(film.points, whole.points, rtol=0, atol=1e-3)
+    for name in ("clip", "seconds", "moving", "identity"):
+        assert torch.equal(getattr(film, name), getattr(whole, name)), name
+    assert film.action == whole.action
+    assert not bool(film.rendered.any())
+    numbers = torch.tensor([7, 2, 7, 11])
+    for _ in range(2):
+        shown, wanted = film.frames(numbers), whole.frames(numbers)
+        assert torch.equal(shown.image, wanted.image)
+        assert torch.equal(shown.background, wanted.background)
+        assert torch.equal(shown.labels, wanted.labels)
+        assert film.rendered.nonzero().flatten().tolist() == [2, 7, 11]
+    assert torch.equal(
+        film.partners(numbers, 0.1, np.random.default_rng(3)), whole.partners(numbers, 0.1, np.random.default_rng(3))
+    )
+
+
+def test_partners_are_as_likely_as_each_other_and_at_least_the_gap_away() -> None:
+    benchmark = RenderedBenchmark(RenderedConfig(size=16, clips=(3, 1, 1), frames=9, samples=1), "train")
+    reel = Film.of(benchmark)
+    random = np.random.default_rng(0)
+    chosen = torch.stack([reel.partners(torch.tensor([13]), 0.2, random) for _ in range(400)]).flatten()
+    apart = (reel.seconds - reel.seconds[13]).abs()
+    allowed = [number for number in range(9, 18) if float(apart[number]) >= 0.2]
+    counts = [int((chosen == number).sum()) for number in allowed]
+    assert sum(counts) == 400
+    assert min(counts) > 400 / len(allowed) / 2

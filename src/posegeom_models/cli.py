@@ -1,4 +1,4 @@
-"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `render`, `bench`, `info`."""
+"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `synthesize`, `render`, `info`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train one of the papers' models",
     "evaluate": "score a trained model, beside answers that look at no image",
     "predict": "poses in a video, an image or a folder of them",
+    "synthesize": "what a trained model draws anew: one person's pose, another's clothes",
     "render": "a clip of the rendered benchmark as a video",
     "info": "versions, backends and devices",
 }
@@ -141,6 +142,10 @@ def _add(commands: Any, name: str, arguments: Sequence[str]) -> Callable[[Any], 
         from posegeom_models.commands import PredictRunOptions, run_predict
 
         return _add_options(commands, name, PredictRunOptions, run_predict, ["run", "source"])
+    if name == "synthesize":
+        from posegeom_models.commands import SynthesizeOptions, run_synthesize
+
+        return _add_options(commands, name, SynthesizeOptions, run_synthesize, ["run"])
     if name == "render":
         from posegeom_models.rendering import RenderOptions, run_render
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from posegeom_models.data.human36m import read_h36m_fetch
@@ -89,6 +90,31 @@ class EvaluateOptions:
             raise ValueError(f"data must be rendered, {', '.join(DATA_SETS)}; got {self.data!r}")
         if (self.data == "rendered") != (self.path is None):
             raise ValueError("a data set needs --path, its folder; the rendered benchmark has none")
+
+
+@dataclass(frozen=True)
+class SynthesizeOptions:
+    """Options of `posegeom synthesize`.
+
+    Args:
+        run: a run folder of posegeom train.
+        out: folder for the pictures.
+        domain: of the rendered test clips, A or B; default: the one trained on.
+        seed: chooses the frames.
+        scale: every pixel becomes a square so many pixels wide.
+        device: cpu or cuda.
+    """
+
+    run: Path
+    out: Path = Path("synthesis")
+    domain: str | None = None
+    seed: int = 0
+    scale: int = 2
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.scale < 1:
+            raise ValueError(f"scale must be at least 1, got {self.scale}")
 
 
 @dataclass(frozen=True)
@@ -203,4 +229,23 @@ def run_predict(options: PredictRunOptions) -> list[Path]:
     written = predict_path(predict, skeleton, run.config.data.size, options.source, options.out, options)
     for path in written:
         print(f"written: {path}")
+    return written
+
+
+def run_synthesize(options: SynthesizeOptions) -> list[Path]:
+    """Draw what a run can make anew of test frames; return the pictures written."""
+    from PIL import Image
+
+    run = Run.open(options.run)
+    networks = run.networks(options.device)
+    reel, _ = _test_reel(run, EvaluateOptions(options.run, domain=options.domain, every=15, clips=24))
+    pictures = find_model(run.model).panels(networks, reel, np.random.default_rng(options.seed))
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, picture in pictures.items():
+        path = options.out / f"{name}.png"
+        enlarged = picture.repeat(options.scale, axis=0).repeat(options.scale, axis=1)
+        Image.fromarray(enlarged).save(path)
+        print(f"written: {path}")
+        written.append(path)
     return written

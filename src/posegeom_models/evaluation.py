@@ -84,7 +84,7 @@ class ClassScores(Metric):
         self.confusion = self.confusion + counts
 
     def compute(self) -> dict[str, float]:
-        """Means over the classes, in [0, 1]: "f1" and "iou"; and "iou_last", of the last class. nan: a class never occurs."""
+        """In [0, 1]: "f1" and "iou", means over the classes, and "iou_last"; nan where a class never occurs."""
         confusion = self.confusion.double()
         hit = confusion.diagonal()
         either = confusion.sum(0) + confusion.sum(1)
@@ -128,18 +128,19 @@ class Constants:
     mask: Tensor
 
     @classmethod
-    def of(cls, reel: Reel) -> Constants:
-        """From the frames of a reel, those of them that are labelled."""
-        person = (reel.labels > 0).float().mean(0)
-        best, most = person, -1.0
-        for share in torch.linspace(0.05, 0.6, 12).tolist():
+    def of(cls, reel: Reel, most: int = 1024) -> Constants:
+        """From the frames of a reel; labels and mask from at most so many, evenly spread."""
+        every = -(-len(reel) // most)
+        labels = reel.frames(torch.arange(0, len(reel), every)).labels
+        person = (labels > 0).float().mean(0)
+        best, most_iou = person > 1, -1.0
+        for share in torch.linspace(0.02, 0.6, 30).tolist():
             mask = person >= share
             hit = float(person[mask].sum())
             iou = hit / (float(mask.sum()) + float(person.sum()) - hit + 1e-9)
-            if iou > most:
-                best, most = mask, iou
-        classes = range(int(reel.labels.max()) + 1)
-        often = torch.stack([(reel.labels == number).float().mean(0) for number in classes])
+            if iou > most_iou:
+                best, most_iou = mask, iou
+        often = torch.stack([(labels == number).float().mean(0) for number in range(int(labels.max()) + 1)])
         return cls(reel.mean_pose(), reel.points.mean(0), often.argmax(0).to(torch.uint8), best)
 
     def save(self, path: Path) -> None:

@@ -12,17 +12,20 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch import nn
 
 import posegeom
 from posegeom_models import checkpoints
+from posegeom_models.data.reels import Reel
 from posegeom_models.evaluation import Constants, Prediction
 
 if TYPE_CHECKING:
@@ -31,10 +34,11 @@ if TYPE_CHECKING:
 MODELS = ("ksp",)
 """The papers that can be trained, by the names of their packages."""
 
-CHANGEABLE = frozenset(
-    ["steps", "accumulate", "accelerator", "devices", "machines", "threads", "workers", "checkpoint_every", "keep", "log_every", "picture_every"]
+CHANGEABLE = (
+    *("steps", "accumulate", "accelerator", "devices", "machines", "threads", "workers"),
+    *("checkpoint_every", "keep", "log_every", "picture_every"),
 )
-"""Fields of the training configuration that may change when a run is resumed: they do not change what is learnt."""
+"""Fields of the configuration that may change when a run goes on: they say how far and where, not what is learnt."""
 
 
 class Model(NamedTuple):
@@ -46,6 +50,7 @@ class Model(NamedTuple):
         recipe: (config) to networks, optimizers and the order of steps.
         predict: (networks, images (B, 3, S, S) in [0, 1]) to what the model says of them.
         skeleton: of the joints that it predicts, by configuration.
+        panels: (networks, reel, random) to pictures by name: what the model can draw anew.
     """
 
     config: Any
@@ -53,6 +58,7 @@ class Model(NamedTuple):
     recipe: Callable[..., Any]
     predict: Callable[[nn.Module, torch.Tensor], Prediction]
     skeleton: Callable[[Any], posegeom.Skeleton]
+    panels: Callable[[nn.Module, Reel, np.random.Generator], Mapping[str, NDArray[np.uint8]]]
 
 
 def find_model(name: str) -> Model:
@@ -164,7 +170,7 @@ class Run:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What run.json says, and how far the newest checkpoint is: its step, and the seconds of training until then."""
+        """What run.json says, and the newest checkpoint's step and seconds of training."""
         facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         newest = self._newest()
         state = json.loads((newest.path / "state.json").read_text(encoding="utf-8"))
@@ -176,6 +182,18 @@ class Run:
             raise FileNotFoundError(f"{self.folder}: has no checkpoint yet")
         return saved[-1]
 
+    def networks(self, device: str = "cpu") -> nn.Module:
+        """The trained networks of the newest checkpoint.
+
+        Raises:
+            FileNotFoundError: nothing has been saved yet.
+            ValueError: the checkpoint is damaged.
+        """
+        newest = self._newest()
+        networks: nn.Module = find_model(self.model).recipe(self.config).networks
+        newest.restore(networks)
+        return networks.to(device).eval()
+
     def predictor(self, device: str = "cpu") -> Callable[[torch.Tensor], Prediction]:
         """The trained model of the newest checkpoint: images (B, 3, S, S) to a prediction on the CPU.
 
@@ -183,11 +201,7 @@ class Run:
             FileNotFoundError: nothing has been saved yet.
             ValueError: the checkpoint is damaged.
         """
-        model = find_model(self.model)
-        newest = self._newest()
-        networks: nn.Module = model.recipe(self.config).networks
-        newest.restore(networks)
-        networks.to(device).eval()
+        model, networks = find_model(self.model), self.networks(device)
 
         def predict(images: torch.Tensor) -> Prediction:
             with torch.no_grad():

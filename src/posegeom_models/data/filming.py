@@ -78,6 +78,20 @@ class RenderedFrames:
         return self.foreground + (1 - self.mask) * backgrounds
 
 
+def view_take(take: Take, camera: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Joints (T, J, 3) in a camera's axes and points (T, J, 2) of all frames of a take, without an image.
+
+    Args:
+        take: the take.
+        camera: number of the camera.
+        size: (H, W) that the take was filmed for.
+    """
+    shot = take.shots[camera]
+    joints = rotate(shot.rotation.unsqueeze(1), take.joints - shot.position.unsqueeze(1))
+    points, _ = project(joints, PerspectiveCamera(shot.focal, shot.center, size))
+    return joints, points
+
+
 def render_takes(
     takes: Sequence[Take],
     frames: Sequence[int],

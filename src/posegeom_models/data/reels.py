@@ -29,6 +29,7 @@ from posegeom_models.data.cropping import (
     square_round_points,
 )
 from posegeom_models.data.files import MotionFileError
+from posegeom_models.data.filming import view_take
 from posegeom_models.data.footage import SHORTEST, STILL, split_footage
 from posegeom_models.data.persons import read_boxes
 from posegeom_models.data.rendered import RenderedBenchmark
@@ -376,6 +377,69 @@ class Reel:
 
 def _bytes(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Film(Reel):
+    """A reel of the rendered benchmark whose frames are rendered when `frames` is first asked for them.
+
+    Poses are known from the start. Training on a few thousand of many frames need not wait for all of them; and what is
+    rendered once stays, also for the processes that prepare batches, which share the pictures' memory.
+
+    Args:
+        benchmark: what to render.
+        place: (F, 2) clip and frame of each frame of the reel.
+        camera: number of the camera.
+        rendered: (F,) bool, the frames that `image`, `background` and `labels` hold; the others are zeros there.
+    """
+
+    benchmark: RenderedBenchmark = field(kw_only=True)
+    place: Tensor = field(kw_only=True)
+    camera: int = field(kw_only=True)
+    rendered: Tensor = field(kw_only=True)
+
+    @classmethod
+    def of(cls, benchmark: RenderedBenchmark, every: int = 1, camera: int = 0) -> Film:
+        """Every so many-th frame of all clips, none of them rendered yet."""
+        size, picked = benchmark.config.size, slice(None, None, every)
+        numbers = torch.arange(0, benchmark.config.frames, every)
+        clips = range(len(benchmark))
+        takes = [benchmark.take(clip) for clip in clips]
+        seen = [view_take(take, camera, (size, size)) for take in takes]
+        count, each = len(clips) * len(numbers), len(numbers)
+
+        def spread(values: Iterable[int | bool]) -> Tensor:
+            return torch.tensor(list(values)).repeat_interleave(each)
+
+        return cls(
+            torch.zeros(count, 3, size, size, dtype=torch.uint8),
+            torch.zeros(count, 3, size, size, dtype=torch.uint8),
+            torch.zeros(count, size, size, dtype=torch.uint8),
+            torch.cat([joints[picked] for joints, _ in seen]),
+            torch.cat([points[picked] for _, points in seen]),
+            spread(clips),
+            torch.cat([take.seconds[picked] for take in takes]),
+            spread(take.moving for take in takes),
+            benchmark.skeleton,
+            tuple(action_of(take.motion) for take in takes),
+            spread(take.person for take in takes),
+            benchmark=benchmark,
+            place=torch.stack((spread(clips), numbers.repeat(len(clips))), dim=1),
+            camera=camera,
+            rendered=torch.zeros(count, dtype=torch.bool),
+        )
+
+    def frames(self, numbers: Tensor) -> Frames:
+        """Some frames, by number; those that are asked for the first time are rendered."""
+        missing = torch.unique(numbers[~self.rendered[numbers]])
+        for start in range(0, len(missing), CHUNK):
+            some = missing[start : start + CHUNK]
+            clips, frames = self.place[some].unbind(1)
+            shown = self.benchmark.render(clips.tolist(), frames.tolist(), self.camera)
+            self.image[some], self.background[some] = _bytes(shown.image), _bytes(shown.background)
+            self.labels[some] = shown.labels
+            self.rendered[some] = True
+        return super().frames(numbers)
 
 
 class _Pose(NamedTuple):

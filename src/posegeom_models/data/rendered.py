@@ -30,7 +30,7 @@ from posegeom_models.drawing import LEFT, RIGHT, label_rows, part_colors, to_byt
 # What a random stream is for, beside the seed: two streams share no numbers.
 _PEOPLE, _CLIPS, _LABELLED, _BACKDROPS, _UNPAIRED = range(5)
 
-_REMEMBERED = 1024
+_REMEMBERED = 2048
 """Takes kept ready; one is some 40 kB."""
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.data.reels import Frames, Reel, Shuffle
+from posegeom_models.data.reels import Film, Frames, Reel, Shuffle
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.evaluation import Constants, Prediction
 from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose
@@ -25,6 +25,7 @@ from posegeom_models.ksp.objective import (
     turned,
     view_error,
 )
+from posegeom_models.ksp.synthesis import panels
 from posegeom_models.runs import Model
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
@@ -59,6 +60,8 @@ class KspConfig:
         pair_gap: seconds between I_s and I_t at least. Not given.
         frame_step: every how many-th frame of a clip is used.
         turn: largest in-plane rotation in degrees, of T and of the prior samples. Not given.
+        elsewhere: share of the labelled frames of clips with a known background that are shown before another one. The
+            paper does so with the synthetic samples alone.
         jitter: largest relative change of brightness, contrast and colour of the prior samples. Not given.
     """
 
@@ -83,6 +86,7 @@ class KspConfig:
     frame_step: int = 1
     turn: float = 20.0
     jitter: float = 0.3
+    elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -132,8 +136,15 @@ class KspData:
     def __init__(self, config: KspConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
+        self.reel: Reel
         if config.footage is None:
-            self.reel = Reel.render(benchmark, config.frame_step, device=device)
+            # A GPU renders all of them in seconds; on a CPU, training does not wait for frames that it may never use.
+            on_gpu = torch.device(device).type == "cuda"
+            self.reel = (
+                Reel.render(benchmark, config.frame_step, device=device)
+                if on_gpu
+                else Film.of(benchmark, config.frame_step)
+            )
         else:
             rate = config.data.frame_rate / config.frame_step
             self.reel = Reel.from_footage(config.footage, config.data.size, rate, config.boxes, skeleton=skeleton)
@@ -142,11 +153,11 @@ class KspData:
         # Without a moving clip, D_unp is D_p without its backgrounds.
         moving = numbers[self.reel.moving] if bool(self.reel.moving.any()) else still
         seed = config.training.seed
-        # Labels for whole stretches would favour a few poses: every so many-th frame has them.
-        every = round(1 / config.labelled_share) if config.labelled_share > 0 else len(numbers)
-        known = still[self.reel.labelled[still]]
+        known = numbers[self.reel.labelled]
         if len(known) == 0 and config.variant != "unsup":
             raise ValueError(f"variant {config.variant!r} needs labels, and footage has none; choose unsup")
+        # Labels for whole stretches would favour a few poses: every so many-th frame has them.
+        every = round(1 / config.labelled_share) if config.labelled_share > 0 else len(numbers)
         labelled = known if config.variant == "weakly" else known[::every]
         prior = torch.arange(config.prior_samples)
         numbers_of = {"paired": still, "unpaired": moving, "labelled": labelled, "prior": prior}
@@ -171,7 +182,7 @@ class KspData:
         if turn == "prior":
             return KspBatch(_rows(self._augmented(self._prior_frames(numbers, random), random), shared))
         if turn == "labelled":
-            return KspBatch(_rows(self._augmented(self.reel.frames(numbers), random), shared))
+            return KspBatch(_rows(self._augmented(self._elsewhere(self.reel.frames(numbers), random), random), shared))
         partners = self.reel.partners(numbers, self.config.pair_gap, random)
         target, source = self.reel.frames(numbers[shared]), self.reel.frames(partners[shared])
         if turn == "paired":
@@ -200,6 +211,19 @@ class KspData:
             canonical=torch.where(flips, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
             points=torch.where(flips, pg.flip_joints(points, skeleton, width=side), points),
         )
+
+    def _elsewhere(self, frames: Frames, random: np.random.Generator) -> Frames:
+        """A share of the frames before random backgrounds, where B_t tells the person from the background.
+
+        I + (1 − m)(B_r − B_t), m = min(1, 6 · |I − B_t|) widened by a pixel.
+        """
+        difference = (frames.image - frames.background).abs().sum(1, keepdim=True)
+        person = nn.functional.max_pool2d((6 * difference).clamp(max=1), 3, 1, 1)
+        backdrop = self.backdrops[random.integers(len(self.backdrops), size=len(frames.number))]
+        moved = frames.image + (1 - person) * (backdrop - frames.background)
+        chosen = torch.from_numpy(random.random(len(frames.number)) < self.config.elsewhere)
+        chosen &= ~self.reel.moving[frames.number]
+        return frames._replace(image=torch.where(chosen.view(-1, 1, 1, 1), moved, frames.image))
 
     def _prior_frames(self, numbers: Tensor, random: np.random.Generator) -> Frames:
         """Synthetic samples before random backgrounds."""
@@ -290,7 +314,8 @@ class KspRecipe:
 
     def _unpaired(self, part: KspBatch) -> Mapping[str, Tensor]:
         config, source, backdrop = self.config, part.source, part.backdrop
-        assert source is not None and backdrop is not None  # L_UNP's batches are pairs with random backgrounds
+        assert source is not None  # L_UNP's batches are pairs,
+        assert backdrop is not None  # with random backgrounds
         transformation = Transformation.random(len(backdrop), np.deg2rad(config.turn), backdrop.device)
         images = source.image, part.target.image, backdrop
         return l_unpaired(self.networks, *images, transformation, config.lambda_2)
@@ -315,4 +340,4 @@ def predict(networks: nn.Module, images: Tensor) -> Prediction:
     return Prediction(pose.in_camera, pose.points)
 
 
-MODEL = Model(KspConfig, KspData, KspRecipe, predict, lambda config: pg.BODY_17)
+MODEL = Model(KspConfig, KspData, KspRecipe, predict, lambda config: pg.BODY_17, panels)
