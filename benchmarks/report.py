@@ -65,7 +65,11 @@ def section(slug: str, content: dict[str, Any]) -> str:
             f"{row['posegeom_ms']:.0f} ms ({100 * row['share']:.1f} %) in posegeom.\n",
         ]
     if "rendered" in content:
-        lines += ["\n### Frames of the rendered benchmark\n", *rendered_table(content["rendered"])]
+        lines += ["\n### Frames of the rendered benchmark\n", *measured_on(content, "rendered")]
+        lines += rendered_table(content["rendered"])
+    if "loading" in content:
+        lines += ["\n### Share of a training step that goes into its batch\n", *measured_on(content, "loading")]
+        lines += loading_table(content["loading"])
     if "scaling" in content:
         lines += [
             "\n### Scaling\n",
@@ -152,6 +156,28 @@ def rendered_table(rows: list[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     return table(["size", "CPU threads", "batch", "frames/s, median", "slowest–fastest", "ms to draw a clip"], lines)
+
+
+def measured_on(content: dict[str, Any], name: str) -> list[str]:
+    """A line about the machine of a section that was measured on its own."""
+    own = content.get("machines", {}).get(name)
+    return [] if own is None else [f"{own['device']}, PyTorch {own['torch']}, commit `{own['commit']}`.\n"]
+
+
+def loading_table(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per model."""
+    lines = [
+        [
+            f"`{row['model']}`, {row['config']}",
+            str(row["batch"]),
+            f"{row['size']}²",
+            f"{row['batch_ms']:.1f}",
+            f"{row['step_ms']:.1f}",
+            f"{100 * row['share']:.1f} %",
+        ]
+        for row in rows
+    ]
+    return table(["model", "batch", "images", "ms for the batch", "ms for the step", "share"], lines)
 
 
 def plot_scaling(content: dict[str, Any], path: Path) -> None:

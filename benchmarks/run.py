@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import report
+from benchmarks.loading import loading
 from benchmarks.measure import (
     backward,
     both,
@@ -30,6 +31,7 @@ from benchmarks.operators import Workload, workload
 from benchmarks.rendered import rendered_frames
 from benchmarks.training_step import training_step
 
+SECTIONS = ("speed", "scaling", "memory", "step", "rendered", "loading")
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"cpu": 15, "cuda": 50}
 
@@ -196,23 +198,25 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Speed and memory of posegeom's operators.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--only", choices=("speed", "scaling", "memory", "step", "rendered"), action="append")
+    parser.add_argument("--only", choices=SECTIONS, action="append")
     arguments = parser.parse_args()
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device is available; run with --device cpu")
     ceiling = copy_ceiling(device)
-    content: dict[str, object] = {**machine(device), "copy_ceiling_gb_s": round(ceiling / 1e9, 1)}
+    here = machine(device)
+    content: dict[str, object] = {**here, "copy_ceiling_gb_s": round(ceiling / 1e9, 1)}
     slug = "cpu" if device == "cpu" else "-".join(torch.cuda.get_device_name().lower().split())
     target = RESULTS / f"{slug}.json"
     if arguments.only and target.is_file():
-        content = {**json.loads(target.read_text(encoding="utf-8")), **content}
+        content = json.loads(target.read_text(encoding="utf-8"))
     sections = {
         "speed": speed_rows(device, ceiling),
         "scaling": scaling_rows(device),
         "memory": memory_rows(device),
         "step": training_step(device),
         "rendered": rendered_frames(device),
+        "loading": loading(device),
     }
     for name, section in sections.items():
         if arguments.only and name not in arguments.only:
@@ -222,6 +226,9 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
         content[name] = rows
+        # A section measured on its own says on what: the rest of the file may be from another machine.
+        others = dict(content.get("machines", {}))  # type: ignore[call-overload]
+        content["machines"] = {**others, name: here} if arguments.only else others
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     report.main()

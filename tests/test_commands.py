@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torchvision")
 
@@ -60,6 +61,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_training_leaves_a_run_that_says_what_it_is(run: Path) -> None:
     facts = json.loads((run / "run.json").read_text())
     assert facts["model"] == "ksp"
+    assert "CPU cores" in facts["machine"]
     assert facts["torch"]
     assert [checkpoint.step for checkpoint in checkpoints.find(run / "checkpoints")] == [2, 4]
     steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -92,15 +94,16 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(
     said = capsys.readouterr().out
     assert "6 test frames" in said
     assert "constant answer" in said
-    scores = json.loads((run / "evaluation" / "rendered_test_A.json").read_text())
+    scores = json.loads((run / "evaluation" / "rendered_test_A_clips2_every15.json").read_text())
     assert scores["frames"] == 6
     assert scores["config"]["training"]["steps"] == 4
     assert scores["run"]["step"] == 4
+    assert scores["run"]["samples"] == 16
     assert 0 < scores["model"]["p_mpjpe"] < 2000
-    rows = list(csv.DictReader((run / "evaluation" / "rendered_test_A.csv").open()))
+    rows = list(csv.DictReader((run / "evaluation" / "rendered_test_A_clips2_every15.csv").open()))
     assert float(rows[0]["p_mpjpe"]) == pytest.approx(scores["model"]["p_mpjpe"], abs=1e-3)
     assert main(["evaluate", str(run), "--every", "15", "--clips", "1", "--domain", "B", "--anywhere", "1"]) == 0
-    assert (run / "evaluation" / "rendered_test_B_anywhere1.json").is_file()
+    assert (run / "evaluation" / "rendered_test_B_anywhere1.0_clips1_every15.json").is_file()
 
 
 def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: Path) -> None:
@@ -120,6 +123,11 @@ def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: P
         (["predict", "nowhere", "TEXT"], "nowhere: no such folder"),
         (["evaluate", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "RUN", "--every", "0"], "every must be at least 1, got 0"),
+        (["evaluate", "RUN", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (
+            ["evaluate", "RUN", "--data", "mpi_inf_3dhp", "--path", ".", "--split", "validation"],
+            "must be train or test",
+        ),
         (["evaluate", "RUN", "--data", "human36m"], "needs --path"),
         (["evaluate", "RUN", "--data", "human36m", "--path", "nowhere"], "human36m"),
         (["evaluate", "RUN", "--data", "coco", "--path", "nowhere"], "data must be rendered, human36m"),
@@ -152,6 +160,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert complaint.lower() in said.lower()
     assert "\n" not in said
     assert not (tmp_path / "predictions").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_damaged_run_is_refused_by_name(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,6 +210,15 @@ def test_what_ships_is_a_configuration(model: str, name: str, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "training:" in printed
     assert "steps:" in printed
+
+
+def test_synthesize_draws_every_pose_with_every_person(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
+    assert main(["synthesize", str(run), "--out", str(tmp_path), "--scale", "1"]) == 0
+    with Image.open(tmp_path / "synthesis.png") as panel:
+        assert panel.size == (7 * 36 + 4, 6 * 36 + 4)  # a corner and six columns; two rows of sources and four poses
+    assert "synthesis.png" in capsys.readouterr().out
 
 
 def test_training_on_a_folder_of_videos(tmp_path: Path, config: Path, no_motion_data: None) -> None:

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 import posegeom as pg
+from posegeom.frames import rotate
 
 pytest.importorskip("torchvision")
 
 from posegeom_models.backbones import KeyPyramid
-from posegeom_models.data.rendered import RenderedConfig
-from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose
+from posegeom_models.data.reels import Reel
+from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose, PoseEncoder
 from posegeom_models.ksp.objective import (
     Transformation,
     heat_error,
@@ -27,6 +29,7 @@ from posegeom_models.ksp.objective import (
     view_error,
 )
 from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe, turn_of
+from posegeom_models.runs import build_config, config_parser, find_config
 from posegeom_models.training import Descent, TrainingConfig, launch, train
 
 SMALL = NetworkConfig(
@@ -39,7 +42,7 @@ SMALL = NetworkConfig(
     decoder_widths=(16, 8),
     translation=True,
 )
-PAIRED = 1  # a step that takes L_P
+PAIRED, UNPAIRED = 1, 2  # steps that take L_P and L_UNP
 CONFIG = KspConfig(
     network=SMALL,
     data=RenderedConfig(size=32, clips=(6, 1, 1), identities=(2, 1, 1), frames=4, anywhere=0.0, cameras=1),
@@ -88,7 +91,7 @@ def test_ablations_replace_one_transformation_by_a_network(ablation: str) -> Non
 
 
 def test_at_rest_the_camera_sees_the_persons_face_in_the_middle() -> None:
-    networks = KspNetworks(replace(SMALL, translation=False))
+    networks = KspNetworks(replace(SMALL, translation=False)).eval()
     last = networks.pose_encoder.camera_parameters[-1]
     with torch.no_grad():
         last.weight.zero_()
@@ -134,7 +137,9 @@ def test_the_pyramids_key_points_follow_what_is_in_the_image() -> None:
     _, there = pyramid(image.roll((16, 32), (2, 3)))
     inner = (slice(None), slice(None), slice(12, 24), slice(12, 20))
     moved = there.roll((-4, -8), (2, 3))
-    torch.testing.assert_close(moved[inner], here[inner], rtol=0, atol=1e-5)
+    spread = float(here[inner].std())  # zeros beyond the edges are seen by the deepest stage, if only a little
+    torch.testing.assert_close(moved[inner], here[inner], rtol=0, atol=0.02 * spread)
+    assert (there[inner] - here[inner]).abs().max() > spread
     features, _ = pyramid(image)
     assert features.shape == (1, pyramid.channels)
 
@@ -215,27 +220,78 @@ def test_variants_and_the_last_row_of_the_ablation_change_the_order() -> None:
     without = replace(CONFIG, with_unpaired=False)
     assert {turn_of(without, number) for number in range(6)} == {"prior", "paired"}
     often = replace(CONFIG, labelled_turns=2)
-    assert [turn_of(often, number) for number in range(8, 12)] == ["prior", "paired", "labelled", "labelled"]
+    assert [turn_of(often, number) for number in range(6, 10)] == ["prior", "paired", "labelled", "labelled"]
 
 
-def test_targets_receive_no_gradient(recipe: KspRecipe, data: KspData) -> None:
+@pytest.mark.parametrize("loss", ["paired", "unpaired"])
+@pytest.mark.parametrize("term", ["p_2D", "f_a"])
+def test_targets_receive_no_gradient(recipe: KspRecipe, data: KspData, loss: str, term: str) -> None:
     """With the drawn image cut off, the consistency terms may only move the re-encoding side."""
-    networks, batch = recipe.networks.eval(), data.batch(PAIRED, 0, 1)
+    networks, batch = recipe.networks.eval(), data.batch(UNPAIRED, 0, 1)
     networks.decoder.forward = lambda maps, appearance, background: background.detach()  # type: ignore[method-assign]
     seen: list[Tensor] = []
-    encode = networks.pose_encoder.forward
+    encoder = networks.pose_encoder if term == "p_2D" else networks.appearance_encoder
+    encode = encoder.forward
 
-    def watch(images: Tensor) -> Pose:
-        pose = encode(images)
-        pose.points.retain_grad()
-        seen.append(pose.points)
-        return pose
+    def watch(images: Tensor) -> Pose | Tensor:
+        code = encode(images)
+        watched = code.points if isinstance(code, Pose) else code
+        watched.retain_grad()
+        seen.append(watched)
+        return code
 
-    networks.pose_encoder.forward = watch  # type: ignore[method-assign]
-    images = batch.source.image, batch.target.image, batch.target.background
-    l_paired(networks, *images, 1.0, 1.0)["p_2D"].backward()
+    encoder.forward = watch  # type: ignore[assignment, method-assign]
+    assert batch.source is not None
+    assert batch.backdrop is not None
+    assert batch.transformation is not None
+    images = batch.source.image, batch.target.image, batch.backdrop
+    if loss == "paired":
+        l_paired(networks, *images, 1.0, 1.0)[term].backward()
+    else:
+        l_unpaired(networks, *images, batch.transformation, 1.0)[term].backward()
+    assert len(seen) == 2
     assert seen[0].grad is None
     assert seen[1].grad is not None
+
+
+def test_the_camera_can_come_as_close_as_the_benchmarks_crops_need() -> None:
+    """Angles and translation alone, fitted to true poses: what is left is what the networks can at best reach."""
+    reel = Reel.render(
+        RenderedBenchmark(RenderedConfig(size=64, clips=(8, 1, 1), frames=2, samples=1, anywhere=0), "train")
+    )
+    tiny = build_config("ksp", config_parser("ksp").parse_string(find_config("ksp", "tiny").read_text())).network
+    encoder = PoseEncoder(tiny, pg.BODY_17)
+    raw, angles = torch.zeros(16, 3, requires_grad=True), torch.zeros(16, 3, requires_grad=True)
+    rotation = pg.canonicalize(reel.joints, pg.BODY_17).rotation
+    optimizer = torch.optim.Adam([raw, angles], 0.05)
+    for _ in range(150):
+        turned = rotate(rotation.unsqueeze(1), reel.canonical)
+        turned = rotate(pg.camera_rotation(*angles.unbind(-1)).unsqueeze(1), turned)
+        shift = pg.bounded_translation(raw, encoder.camera, encoder.reach)
+        points, _ = pg.project(turned + shift.unsqueeze(1), encoder.camera)
+        loss = (points - reel.points).norm(dim=-1).mean() / 64
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.01
+
+
+def test_geometry_is_computed_in_float32_under_autocast() -> None:
+    encoder = PoseEncoder(replace(SMALL, backbone="pyramid", width=4), pg.BODY_17).eval()
+    features = torch.randn(3, encoder.trunk.channels), torch.randn(3, 34, 8, 8)
+    encoder.trunk.forward = lambda images: features  # type: ignore[assignment, method-assign]
+    exact = encoder(torch.rand(3, 3, 32, 32))
+    for branch in (encoder.local_kinematics, encoder.camera_parameters):
+        known = branch(features[0])
+        branch.forward = lambda _, known=known: known  # type: ignore[method-assign, misc]
+    turn = Transformation(torch.tensor([False, True, False]), torch.tensor([0.3, 0.0, -0.2]))
+    image = torch.rand(3, 3, 32, 32)
+    moved = turn.images(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = encoder(torch.rand(3, 3, 32, 32))
+        torch.testing.assert_close(turn.images(image), moved)
+    for name in ("joints", "rotation", "points", "in_camera"):
+        torch.testing.assert_close(getattr(halved, name), getattr(exact, name))
 
 
 def test_labels_are_transformed_with_the_images(data: KspData) -> None:
@@ -264,10 +320,22 @@ def test_augmented_joints_in_the_camera_project_to_the_augmented_points(data: Ks
     joints = torch.randn(8, 17, 3) * 0.3 + torch.tensor([0.0, 0.0, 4.0])
     points, _ = pg.project(joints, camera)
     frames = data.reel.frames(torch.arange(8))._replace(joints=joints, points=points)
+    frames = frames._replace(canonical=pg.canonicalize(joints, pg.BODY_17).canonical)
     augmented = data._augmented(frames, np.random.default_rng(0))
     seen, _ = pg.project(augmented.joints, camera)
     torch.testing.assert_close(seen, augmented.points, rtol=0, atol=1e-3)
     assert (augmented.points - points).abs().max() > 1
+    # Three accounts of one pose: sides are exchanged in all of them or in none.
+    again = pg.canonicalize(augmented.joints, pg.BODY_17).canonical
+    torch.testing.assert_close(again, augmented.canonical, rtol=0, atol=1e-3)
+    # A mirrored person's left wrist is where the right one was: as far from the pelvis, along the same height.
+    wrists = pg.BODY_17.index("left_wrist"), pg.BODY_17.index("right_wrist")
+    height = torch.stack([frames.canonical[:, wrist, 2] for wrist in wrists], dim=-1)
+    after = torch.stack([augmented.canonical[:, wrist, 2] for wrist in wrists], dim=-1)
+    exchanged = (after - height.flip(-1)).abs().max(-1).values < 1e-4
+    kept = (after - height).abs().max(-1).values < 1e-4
+    assert bool((exchanged | kept).all())
+    assert 0 < int(exchanged.sum()) < 8
 
 
 def test_batches_are_functions_of_the_step_and_shares_make_the_whole(data: KspData) -> None:
@@ -286,8 +354,18 @@ def test_batches_are_functions_of_the_step_and_shares_make_the_whole(data: KspDa
         assert torch.equal(torch.cat([part.target.image for part in parts]), whole.target.image)
     assert not bool(data.reel.moving[data.batch(1, 0, 1).target.number].any())
     assert bool(data.reel.moving[data.batch(2, 0, 1).target.number].all())
+    numbers = torch.cat([data.batch(step, 0, 1).target.number for step in (0, 3)])
+    assert sorted(numbers.tolist()) == sorted([*range(4)] * 2)  # four samples, dealt evenly over the steps of L_prior
     assert "clip" in data.describe(1)
     assert "synthetic" in data.describe(0)
+
+
+def test_d_unp_can_be_of_another_domain() -> None:
+    adapted = KspData(replace(CONFIG, unpaired_domain="B", variant="unsup"))
+    paired, unpaired = adapted.batch(PAIRED, 0, 1), adapted.batch(UNPAIRED, 0, 1)
+    people = adapted.reel.identity[paired.target.number], adapted.unpaired_reel.identity[unpaired.target.number]
+    assert not set(people[0].tolist()) & set(people[1].tolist())
+    assert unpaired.target.image.shape == paired.target.image.shape
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: KspData) -> None:

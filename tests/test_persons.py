@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from posegeom import crop
 from posegeom_models.data.files import MotionFileError
-from posegeom_models.data.persons import PersonBox, PersonDetector, crop_box, read_boxes
+from posegeom_models.data.persons import PersonBox, PersonDetector, read_boxes
 
 CSV = "video,frame,left,top,right,bottom,score\na.mp4,7,1,2,30,40,0.5\na.mp4,0,1,2,30.5,40,0.9\nb.mp4,0,0,0,5,5,1\n"
 
@@ -55,17 +54,6 @@ def test_broken_boxes_give_one_clear_error(tmp_path: Path, name: str, content: s
     (tmp_path / name).write_text(content)
     with pytest.raises(MotionFileError, match=message):
         read_boxes(tmp_path / name)
-
-
-def test_a_crop_box_cuts_out_the_square_round_the_person() -> None:
-    """A picture that is 1 inside the box and 0 outside: at margin 1, the crop of its longer side is all 1 along it."""
-    picture = torch.zeros(1, 1, 60, 100)
-    picture[..., 20:40, 30:40] = 1
-    box = crop_box(PersonBox(0, 30, 20, 40, 40), (60, 100), margin=1.0)
-    cut = crop(picture, torch.tensor([box]), (20, 20))
-    expected = torch.zeros(20, 20)
-    expected[:, 5:15] = 1
-    torch.testing.assert_close(cut[0, 0], expected, atol=1e-5, rtol=0)
 
 
 MODEL = "fasterrcnn_mobilenet_v3_large_320_fpn"

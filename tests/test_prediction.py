@@ -20,7 +20,7 @@ from posegeom_models.data.persons import PersonBox
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.video import Video
 from posegeom_models.drawing import save_video
-from posegeom_models.prediction import PredictOptions, cut_square, points_in_frame, predict_path
+from posegeom_models.prediction import PredictOptions, predict_path
 from posegeom_models.tracks import find_person
 
 av = pytest.importorskip("av")
@@ -81,48 +81,6 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
-def test_a_crop_is_the_stated_line_of_positions() -> None:
-    ramp = np.arange(200, dtype=np.uint8)[None, :, None].repeat(150, 0).repeat(3, -1)
-    for square, side in (
-        ([20.3, 10.0, 52.3, 42.0], 64),
-        ([10.0, 5.5, 138.0, 133.5], 32),
-        ([7.7, 3.0, 107.7, 103.0], 48),
-    ):
-        pixel = np.arange(side)
-        expected = square[0] + (pixel + 0.5) * (square[2] - square[0]) / side - 0.5
-        image = cut_square(ramp, np.array(square), side) * 255
-        assert image.shape == (3, side, side)
-        np.testing.assert_allclose(image[0], expected[None].repeat(side, 0), atol=2e-3)
-        # So does the way back: what a pixel shows is where its point belongs.
-        points = np.stack([pixel, pixel], axis=-1)[None].astype(float)
-        mapped = points_in_frame(points, np.array([square]), side)
-        np.testing.assert_allclose(mapped[0, :, 0], image[0, 0], atol=2e-3)
-        down = square[1] + (pixel + 0.5) * (square[3] - square[1]) / side - 0.5
-        image = cut_square(ramp.transpose(1, 0, 2), np.array(square), side) * 255
-        np.testing.assert_allclose(image[0], down[:, None].repeat(side, 1), atol=2e-3)
-        np.testing.assert_allclose(mapped[0, :, 1], image[0, :, 0], atol=2e-3)
-
-
-def test_a_crop_beyond_the_frame_repeats_its_edge_and_a_small_one_does_not_alias() -> None:
-    image = np.full((20, 30, 3), 51, np.uint8)
-    np.testing.assert_allclose(cut_square(image, np.array([-70.0, -70.0, 90.0, 90.0]), 16), 0.2, atol=1e-6)
-    board = ((np.indices((240, 240)).sum(0) % 2) * 255).astype(np.uint8)[..., None].repeat(3, -1)
-    np.testing.assert_allclose(cut_square(board, np.array([0.0, 0.0, 240.0, 240.0]), 24), 0.5, atol=1e-3)
-    with pytest.raises(ValueError, match="does not fit an image"):
-        cut_square(image, np.array([0.0, 0.0, 1e9, 1e9]), 16)
-
-
-@pytest.mark.parametrize("square", [(61.0, 24.0, 101.0, 64.0), (10.4, -30.7, 164.4, 123.3), (70.0, 40.0, 92.5, 62.5)])
-def test_a_point_seen_in_a_crop_is_where_it_is_in_the_frame(square: tuple[float, ...]) -> None:
-    image = np.zeros((120, 200, 3), np.uint8)
-    image[47:54, 77:84, 0] = 255
-    squares = np.array([square])
-    _, points = see_dot(cut_square(image, squares[0], SIDE)[None])
-    mapped = points_in_frame(points.double().numpy(), squares, SIDE)
-    np.testing.assert_allclose(mapped[0, 0], (80, 50), atol=0.1)
-    np.testing.assert_allclose(mapped[0, 1], (80 + 3 * (square[2] - square[0]) / SIDE, 50), atol=0.1)
 
 
 def test_a_video_is_predicted_at_the_places_that_are_seen_in_it(

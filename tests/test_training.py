@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -27,6 +28,7 @@ from posegeom_models.training import (
     frozen,
     launch,
     mean_over_processes,
+    statistics_kept,
     train,
 )
 
@@ -147,6 +149,57 @@ def test_a_loss_that_is_not_a_number_stops_with_step_term_and_samples(tmp_path: 
     with pytest.raises(DivergenceError, match=r"step 6: term fit/squared is nan; the samples were samples of step 6"):
         run(tmp_path, TwoLosses(poison_at=6))
     assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [4]
+
+
+class Overflow(TwoLosses):
+    """A finite loss whose gradient is not."""
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        def root(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            value = self.networks["head"](self.networks["body"](part[0])).square().mean()
+            return {"root": (value - value.detach() + (0.0 if number == 5 else 1.0)).sqrt()}
+
+        train.minimize("fit", root, batch)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="step 5: a weight is not finite after it"):
+        run(tmp_path, Overflow(), steps=6, checkpoint_every=2)
+    assert saved_steps(tmp_path)[-1] == 4
+
+
+def test_learning_rates_rise_and_fall_as_told(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=100, warmup=3, decay="cosine")
+    assert config.rate(0) == pytest.approx(1 / 4)
+    assert config.rate(50) == pytest.approx(0.5)
+    assert config.rate(99) == pytest.approx((1 + math.cos(math.pi * 0.99)) / 2)
+    assert TrainingConfig(steps=100).rate(99) == 1
+    # A first Adam step is as long as the learning rate, whatever the gradient.
+    recipe = TwoLosses()
+    before = recipe.networks["head"].bias.detach().clone()
+    run(tmp_path, recipe, steps=1, warmup=4, checkpoint_every=1)
+    moved = (recipe.networks["head"].bias - before).abs().item()
+    assert moved == pytest.approx(1e-2 / 5, rel=1e-3)
+
+
+def test_running_statistics_are_kept_where_they_should_be() -> None:
+    norm = nn.BatchNorm1d(3)
+    with statistics_kept(norm):
+        shown = norm(torch.randn(8, 3) + 5)
+    assert shown.mean().abs().item() < 1e-5  # the batch's own statistics were used
+    torch.testing.assert_close(norm.running_mean, torch.zeros(3))
+    norm(torch.randn(8, 3) + 5)
+    assert norm.running_mean.mean() > 0.3
+
+
+def test_curves_of_a_killed_run_go_on_where_its_checkpoint_is(tmp_path: Path) -> None:
+    run(tmp_path, steps=4, checkpoint_every=2, log_every=1)
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "lost": 1}\n{"step": 6, "lo')  # what came after the checkpoint, cut off
+    run(tmp_path, steps=6, checkpoint_every=2, log_every=1)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert "lost" not in path.read_text()
 
 
 def test_frozen_networks_keep_parameters_and_batch_statistics() -> None:
@@ -322,7 +375,10 @@ def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path: Path) 
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 6, "accumulate": 4}, r"batch_size must be a multiple of devices x machines x accumulate = 4"),
-        ({"precision": "16"}, "precision must be 32-true, bf16-mixed or 64-true, got '16'"),
+        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"warmup": -1}, "warmup must be at least 0, got -1"),
+        ({"decay": "linear"}, "decay must be none or cosine, got 'linear'"),
+        ({"precision": "16"}, "precision must be 32-true or bf16-mixed, got '16'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], message: str) -> None:

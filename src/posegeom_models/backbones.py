@@ -47,7 +47,12 @@ class ResNetTrunk(nn.Module):
                 f"weights must be a file or one of torchvision's names for {name}, got {weights!r}"
             ) from error
         if is_file:
-            network.load_state_dict(read_weights(Path(str(weights))))
+            try:
+                network.load_state_dict(read_weights(Path(str(weights))))
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{weights} holds no weights of {name}: {str(error).splitlines()[-1].strip()}"
+                ) from None
         self.stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         names = STAGES[: STAGES.index(stage) + 1]
         self.stages = nn.Sequential(*(getattr(network, name) for name in names))

@@ -1,4 +1,4 @@
-"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `synthesize`, `render`, `info`."""
+"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `synthesize`, `render`, `bench`, `info`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "poses in a video, an image or a folder of them",
     "synthesize": "what a trained model draws anew: one person's pose, another's clothes",
     "render": "a clip of the rendered benchmark as a video",
+    "bench": "speed and memory of the operators on this machine (from a clone)",
     "info": "versions, backends and devices",
 }
 
@@ -158,6 +159,18 @@ def _add(commands: Any, name: str, arguments: Sequence[str]) -> Callable[[Any], 
     return lambda chosen: _info()
 
 
+def _bench(words: Sequence[str]) -> None:
+    """Hand over to the benchmark suite, which is part of a clone and not of the installed package."""
+    import subprocess
+
+    clone = Path(__file__).parents[2]
+    if not (clone / "benchmarks" / "run.py").is_file():
+        raise FileNotFoundError("the benchmarks are not installed with the package; run posegeom bench from a clone")
+    done = subprocess.run([sys.executable, "-m", "benchmarks.run", *words], cwd=clone, check=False)
+    if done.returncode:
+        raise ValueError(f"the benchmarks ended with exit code {done.returncode}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code (0, 2 for bad input, 130 after Ctrl-C)."""
     try:
@@ -175,6 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subcommands(required=True, dest="command")
     try:
+        if words[:1] == ["bench"]:
+            _bench(words[1:])
+            return 0
         run: Callable[[Any], None] | None = None
         for name, told in COMMANDS.items():
             if words[:1] == [name]:

@@ -22,17 +22,24 @@ from posegeom_models.data.samples import Samples
 from posegeom_models.data.threedpw import read_3dpw
 from posegeom_models.evaluation import evaluate, show, write
 from posegeom_models.prediction import PredictOptions, predict_path
-from posegeom_models.runs import Run, find_model, plain
+from posegeom_models.runs import Run, check_device, find_model, plain, resolved
 from posegeom_models.training import launch, train
+
+
+def _read_3dhp(path: Path, split: str, step: int) -> Samples:
+    if split not in ("train", "test"):
+        raise ValueError(f"split of mpi_inf_3dhp must be train or test, got {split!r}")
+    return read_3dhp_test(path, step=step) if split == "test" else read_3dhp_train(path, step=step)
+
 
 DATA_SETS: dict[str, Callable[[Path, str, int], Samples]] = {
     "human36m": lambda path, split, step: read_h36m_fetch(path, split, step),
-    "mpi_inf_3dhp": lambda path, split, step: (read_3dhp_test if split == "test" else read_3dhp_train)(path, step=step),
+    "mpi_inf_3dhp": _read_3dhp,
     "threedpw": lambda path, split, step: read_3dpw(path, split, step),
 }
 """Data sets with images and 3D poses that a model can be scored on: (folder, split, step) to samples."""
 
-STANDARD = ("identities", "frames", "frame_rate", "samples", "shadow", "seed")
+STANDARD = ("content", "identities", "frames", "frame_rate", "moving", "samples", "shadow", "seed")
 """Fields of the rendered benchmark in which every evaluation is of the standard one."""
 
 
@@ -66,7 +73,7 @@ class EvaluateOptions:
         every: take every how many-th frame of a clip.
         batch: images at a time.
         device: cpu or cuda.
-        name: of the two files written into the run folder's evaluation/; default: made of data, split and domain.
+        name: of the two files written into the run folder's evaluation/; default: made of what is evaluated.
     """
 
     run: Path
@@ -88,6 +95,7 @@ class EvaluateOptions:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.data != "rendered" and self.data not in DATA_SETS:
             raise ValueError(f"data must be rendered, {', '.join(DATA_SETS)}; got {self.data!r}")
+        check_device(self.device)
         if (self.data == "rendered") != (self.path is None):
             raise ValueError("a data set needs --path, its folder; the rendered benchmark has none")
 
@@ -113,6 +121,7 @@ class SynthesizeOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if self.scale < 1:
             raise ValueError(f"scale must be at least 1, got {self.scale}")
 
@@ -131,31 +140,35 @@ class PredictRunOptions(PredictOptions):
     source: Path = field(kw_only=True)
     out: Path = Path("predictions")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device(self.device)
+
 
 def run_train(model: str, config: Any, options: TrainOptions) -> Path:
     """Train a model, from the start or from where its run folder is; return the folder."""
     folder = options.out or Path("runs") / model
     if config.data.motion is None:
         config = replace(config, data=replace(config.data, motion=motion_folder()))
+    config = resolved(config)
     paper = find_model(model)
+    run = Run.check(folder, model, config)
     fabric = launch(config.training)
-    # The first process of all looks at the folder; what it finds wrong ends the others too.
-    if fabric.is_global_zero:
-        Run.begin(folder, model, config)
-    fabric.barrier()
     say = print if fabric.is_global_zero and not options.quiet else _silent
     motion = "built-in walks and jumps" if config.data.motion is None else f"motion from {config.data.motion}"
     say(f"{model} on {fabric.world_size} x {fabric.device.type}, {motion}; run folder {folder}")
     began = time.perf_counter()
     source = paper.data(config, device=str(fabric.device))
     if fabric.is_global_zero:
+        # Only now: what the data refuses leaves no folder behind.
+        run.begin(str(fabric.device.type))
         source.constants.save(folder / "constants.safetensors")
-    say(f"{len(source.reel)} training frames ready after {time.perf_counter() - began:.0f} s")
+    say(f"{len(source.reel)} training frames, ready after {time.perf_counter() - began:.0f} s")
     recipe = paper.recipe(config)
     values = train(recipe, source, config.training, folder, fabric, quiet=options.quiet)
     took = (time.perf_counter() - began) / 60
     losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-    say(f"step {config.training.steps} after {took:.1f} minutes: {losses}")
+    say(f"step {config.training.steps} after {took:.1f} minutes: {losses}" if losses else "nothing was left to do")
     say(f"next: posegeom evaluate {folder}")
     return folder
 
@@ -171,15 +184,22 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     reel, scored = _test_reel(run, options)
     with _progress("evaluating", len(reel)) as advance:
         scores = evaluate(predict, reel, constants, options.batch, scored, advance)
-    data = f"{options.data}_{options.split}"
-    if options.data == "rendered":
-        data += f"_{options.domain or run.config.data.domain}"
-        data += "" if options.anywhere is None else f"_anywhere{options.anywhere:g}"
+    given = {
+        "anywhere": options.anywhere,
+        "clips": options.clips or None,
+        "every": None if options.every == 3 else options.every,
+        "motion": None if options.motion is None else options.motion.name,
+    }
+    name = "_".join(
+        [options.data, options.split]
+        + ([options.domain or run.config.data.domain] if options.data == "rendered" else [])
+        + [f"{key}{value}" for key, value in given.items() if value is not None]
+    )
     told = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("run", "name", "device")}
     told = {key: value.name if isinstance(value, Path) else value for key, value in told.items()}
     scores = {"run": run.facts, "config": plain(run.config), "data": told, **scores}
     show(scores)
-    paths = write(options.run / "evaluation", options.name or data, scores)
+    paths = write(options.run / "evaluation", options.name or name, scores)
     print(f"written: {paths[0]} and {paths[1].name}")
     return paths[0]
 
@@ -200,7 +220,7 @@ def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | No
     data = run.config.data
     if options.data == "rendered":
         # The standard benchmark's clips, however many and whichever were trained on.
-        standard = {field.name: field.default for field in dataclasses.fields(RenderedConfig)}
+        standard: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(RenderedConfig)}
         told = {"domain": options.domain, "anywhere": options.anywhere, "motion": options.motion}
         chosen = {name: value for name, value in told.items() if value is not None}
         counts = tuple(options.clips or count for count in standard["clips"])
@@ -210,7 +230,7 @@ def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | No
     assert options.path is not None  # EvaluateOptions asks for it
     samples = DATA_SETS[options.data](options.path, options.split, options.every)
     reel = Reel.from_samples(samples, skeleton, data.size, still=False, missing="zeros")
-    scored = [skeleton.index(joint) for joint in samples.protocol.scored if joint in skeleton.joints]
+    scored = [skeleton.index(joint) for joint in samples.protocol.scored if joint in skeleton]
     return reel, scored or None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 import posegeom as pg
+from posegeom.capsules import part_joints
 from posegeom_models.data.reels import Reel
 
 
@@ -84,12 +85,13 @@ class ClassScores(Metric):
         self.confusion = self.confusion + counts
 
     def compute(self) -> dict[str, float]:
-        """In [0, 1]: "f1" and "iou", means over the classes, and "iou_last"; nan where a class never occurs."""
+        """In [0, 1]: "f1" and "iou", means over the classes, and "iou_last"; a class that never occurs counts as 0."""
         confusion = self.confusion.double()
         hit = confusion.diagonal()
         either = confusion.sum(0) + confusion.sum(1)
-        iou = hit / (either - hit)
-        return {"f1": float((2 * hit / either).mean()), "iou": float(iou.mean()), "iou_last": float(iou[-1])}
+        iou = hit / (either - hit).clamp(min=1)
+        f1 = 2 * hit / either.clamp(min=1)
+        return {"f1": float(f1.mean()), "iou": float(iou.mean()), "iou_last": float(iou[-1])}
 
 
 class Prediction(NamedTuple):
@@ -176,7 +178,7 @@ class _Scores:
         self.scored = None if scored is None else [self.known.index(joint) for joint in scored if joint in self.known]
         self.errors = self._pose_errors()
         self.by_action: dict[str, PoseErrors] = defaultdict(self._pose_errors)
-        self.parts = ClassScores(int(reel.labels.max()) + 1)
+        self.parts = ClassScores(1 + len(part_joints(reel.skeleton)))
         self.person = ClassScores(2)
         self.off, self.frames = 0.0, 0
         self.said: set[str] = set()
@@ -198,11 +200,14 @@ class _Scores:
         if said.points is not None:
             off = (said.points - reel.points[numbers])[:, self.known]
             self.off += float(off.norm(dim=-1).mean(-1).sum())
+        if not reel.segmented:
+            return
         if said.labels is not None:
+            self.said.add("parts")
             self.parts.update(said.labels, reel.labels[numbers])
         mask = said.mask if said.mask is not None or said.labels is None else said.labels > 0
         if mask is not None:
-            self.said.add("mask")
+            self.said.add("person")
             self.person.update(mask, reel.labels[numbers] > 0)
 
     def compute(self) -> dict[str, Any]:
@@ -211,10 +216,10 @@ class _Scores:
             figures |= self.errors.compute()
         if "points" in self.said:
             figures["2d"] = 100 * self.off / self.reel.image.shape[-1] / max(self.frames, 1)
-        if "mask" in self.said:
+        if "person" in self.said:
             person = self.person.compute()
             figures |= {"f1_person": person["f1"], "iou_person": person["iou_last"]}
-        if "labels" in self.said:
+        if "parts" in self.said:
             parts = self.parts.compute()
             figures |= {"f1_parts": parts["f1"], "iou_parts": parts["iou"]}
         if "joints" in self.said and set(self.by_action) != {""}:

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from posegeom import Skeleton, crop
+from posegeom import Skeleton
+from posegeom_models.data.cropping import Square
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.images import Image
-from posegeom_models.data.persons import WEIGHTS, PersonBox, PersonDetector, crop_box, read_boxes
+from posegeom_models.data.persons import WEIGHTS, PersonDetector, read_boxes
 from posegeom_models.data.video import SUFFIXES, Video, VideoFrame
 from posegeom_models.drawing import PAPER, VideoWriter, draw_skeleton, draw_skeleton_3d, reach_of
 from posegeom_models.tracks import IMAGES, MARGIN, Track, find_person, frames_of, is_photo
@@ -126,37 +127,6 @@ def predict_path(
     return written
 
 
-def cut_square(image: Image, square: Array, side: int) -> Tensor:
-    """A square of an image at another size, (3, side, side) in [0, 1]; beyond the image its edge is repeated.
-
-    Pixel p of the result looks at left + (p + ½) · (right − left) / side − ½, as `posegeom.crop` has it. What shrinks
-    is averaged first, so that it does not alias.
-    """
-    left, top, right, bottom = square.tolist()
-    if not 0 < right - left <= 8 * max(image.shape):
-        raise ValueError(f"a square of {right - left:g} pixels does not fit an image of {image.shape[:2]}")
-    factor = max(1, round((right - left) / side))
-    first, patch = [], image
-    for axis, (low, high) in enumerate(((top, bottom), (left, right))):
-        start = math.floor(low) - factor
-        count = math.ceil((high - start) / factor) + 1
-        places = np.clip(np.arange(start, start + count * factor), 0, image.shape[axis] - 1)
-        patch = patch.take(places, axis)
-        first.append(start)
-    height, width = patch.shape[0] // factor, patch.shape[1] // factor
-    blocks = patch.reshape(height, factor, width, factor, 3).mean((1, 3), dtype=np.float32) / np.float32(255)
-    edges = [(edge - first[number % 2 == 0]) / factor for number, edge in enumerate((left, top, right, bottom))]
-    box = torch.tensor(crop_box(PersonBox(0, *edges), (height, width), margin=1.0))
-    return crop(torch.from_numpy(blocks).permute(2, 0, 1), box, (side, side))
-
-
-def points_in_frame(points: Array, squares: Array, side: int) -> Array:
-    """Points (B, J, 2) of crops (`side` pixels) in the pixels of the frames that the squares (B, 4) were cut from."""
-    extent = (squares[:, 2:] - squares[:, :2])[:, None]
-    mapped: Array = squares[:, None, :2] + (points + 0.5) * extent / side - 0.5
-    return mapped
-
-
 def draw_prediction(
     image: Image, points: Array, square: Array, joints: Array, skeleton: Skeleton, reach: float, caption: str = ""
 ) -> Image:
@@ -246,9 +216,11 @@ def _predict_one(
             writer = stack.enter_context(VideoWriter(f"{stem}.mp4", rate))
         for batch in _batches(frames, options.batch):
             squares = np.stack([track.at(number) for number, _ in batch])
-            crops = [cut_square(frame.image, square, side) for (_, frame), square in zip(batch, squares, strict=True)]
-            joints, inside = _call(predict, torch.stack(crops), skeleton, source)
-            points = points_in_frame(inside, squares, side)
+            cuts = [Square(left, top, right - left) for left, top, right, _ in squares.tolist()]
+            crops = [cut.cut(frame.image, side) for cut, (_, frame) in zip(cuts, batch, strict=True)]
+            images = torch.from_numpy(np.stack(crops)).movedim(-1, 1).float() / 255
+            joints, inside = _call(predict, images, skeleton, source)
+            points = np.stack([cut.back(those, side) for cut, those in zip(cuts, inside, strict=True)])
             reach = reach_of(joints, skeleton) if reach is None else reach
             kept["joints"].extend(joints)
             kept["points"].extend(points)

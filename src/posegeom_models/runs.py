@@ -35,10 +35,10 @@ MODELS = ("ksp",)
 """The papers that can be trained, by the names of their packages."""
 
 CHANGEABLE = (
-    *("steps", "accumulate", "accelerator", "devices", "machines", "threads", "workers"),
+    *("accumulate", "accelerator", "devices", "machines", "threads", "workers"),
     *("checkpoint_every", "keep", "log_every", "picture_every"),
 )
-"""Fields of the configuration that may change when a run goes on: they say how far and where, not what is learnt."""
+"""Fields of the configuration that may change when a run goes on: they say where and how, not what is learnt."""
 
 
 class Model(NamedTuple):
@@ -136,13 +136,8 @@ class Run:
         return cls(folder, model, config)
 
     @classmethod
-    def begin(cls, folder: Path, model: str, config: Any) -> Run:
-        """Make a run folder, or take up the one that is there.
-
-        Args:
-            folder: where.
-            model: name of the model.
-            config: its configuration.
+    def check(cls, folder: Path, model: str, config: Any) -> Run:
+        """The run that a folder holds or is to hold; nothing is written.
 
         Raises:
             ValueError: the folder holds another model's run, or one with another configuration; names the field.
@@ -154,27 +149,35 @@ class Run:
             different = _difference(there.config, config)
             if different:
                 raise ValueError(f"{folder} holds a run with another configuration ({different}); choose another --out")
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(plain(config), sort_keys=False)
-        (folder / "config.yaml").write_text(text, encoding="utf-8")
-        facts = {
-            "model": model,
+        return cls(folder, model, config)
+
+    def begin(self, device: str) -> None:
+        """Write run.json and config.yaml, or, where a run goes on, what is new in them."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        session = {
             "posegeom": posegeom.__version__,
             "commit": _commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
-            "machine": _machine(),
+            "machine": _machine(device),
         }
-        (folder / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        return cls(folder, model, config)
+        told: dict[str, Any] = {"model": self.model, **session}
+        if (self.folder / "run.json").is_file():
+            told = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            before = [{name: told[name] for name in session}, *told.get("continued", [])]
+            if session not in before:
+                told["continued"] = [*before[1:], session]
+        _write(self.folder / "run.json", json.dumps(told, indent=1) + "\n")
+        _write(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What run.json says, and the newest checkpoint's step and seconds of training."""
+        """What run.json says; and of the newest checkpoint the step, the samples until then, and the seconds."""
         facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         newest = self._newest()
         state = json.loads((newest.path / "state.json").read_text(encoding="utf-8"))
-        return {**facts, "step": newest.step, "seconds": state.get("seconds")}
+        samples = newest.step * self.config.training.batch_size
+        return {**facts, "step": newest.step, "samples": samples, "seconds": state.get("seconds")}
 
     def _newest(self) -> checkpoints.Checkpoint:
         saved = checkpoints.find(self.folder / "checkpoints")
@@ -190,7 +193,11 @@ class Run:
             ValueError: the checkpoint is damaged.
         """
         newest = self._newest()
-        networks: nn.Module = find_model(self.model).recipe(self.config).networks
+        config = self.config
+        if getattr(config.network, "weights", None) is not None:
+            # The checkpoint has all weights: those that training began with need not be there any more.
+            config = dataclasses.replace(config, network=dataclasses.replace(config.network, weights=None))
+        networks: nn.Module = find_model(self.model).recipe(config).networks
         newest.restore(networks)
         return networks.to(device).eval()
 
@@ -206,7 +213,7 @@ class Run:
         def predict(images: torch.Tensor) -> Prediction:
             with torch.no_grad():
                 said = model.predict(networks, images.to(device))
-            return Prediction(*(None if value is None else value.float().cpu() for value in said))
+            return Prediction(*(None if value is None else value.cpu() for value in said))
 
         return predict
 
@@ -237,6 +244,35 @@ def _difference(there: Any, here: Any) -> str:
     return ""
 
 
+def resolved(config: Any) -> Any:
+    """A configuration whose paths hold from every folder."""
+    changed: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changed[field.name] = resolved(value)
+        elif isinstance(value, Path):
+            changed[field.name] = value.resolve()
+    return dataclasses.replace(config, **changed)
+
+
+def check_device(name: str) -> None:
+    """Raise unless this machine has a device of that name."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once, and only if it changes."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def _commit() -> str | None:
     """The commit of the source, where it is a clone; with a + for changes that are not in it."""
     source = Path(__file__).parent
@@ -258,7 +294,7 @@ def _commit() -> str | None:
     return said[1] + ("+" if said[2] else "")
 
 
-def _machine() -> str:
-    if torch.cuda.is_available():
+def _machine(device: str) -> str:
+    if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{os.cpu_count()} CPU cores, {platform.machine()}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from posegeom_models.data.cropping import middle_square
 from posegeom_models.data.files import MAX_BYTES, MotionFileError
 from posegeom_models.data.footage import STILL, Clip, background_motion, median_background, sampled_frames
 from posegeom_models.data.images import Image, read_image
@@ -123,9 +124,8 @@ def find_person(
             return found
         why = found
     _, frame = next(frames_of(source, None))
-    height, width = frame.image.shape[:2]
-    half = min(height, width) / 2
-    square = (width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half)
+    left, top, side = middle_square(frame.image.shape[:2])
+    square = (left, top, left + side, top + side)
     print(f"{source.name}: no person found ({why}); takes the middle square of the frame", flush=True)
     return Track(np.zeros(1, np.int64), np.array([square]), "middle")
 

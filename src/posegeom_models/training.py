@@ -43,7 +43,7 @@ class TrainingConfig:
         accelerator: "auto", "cpu", "cuda" or "mps".
         devices: processes on this machine.
         machines: machines; start the same command on each with torchrun.
-        precision: "32-true", "bf16-mixed" or "64-true". Geometry stays in float32.
+        precision: "32-true" or "bf16-mixed". Geometry stays in float32.
         threads: CPU threads of a process; 0 leaves PyTorch's choice.
         workers: processes that prepare batches; 0 prepares them in the training process.
         checkpoint_every: steps between checkpoints.
@@ -92,8 +92,11 @@ class TrainingConfig:
                 f"batch_size must be a multiple of devices x machines x accumulate = "
                 f"{self.devices * self.machines * self.accumulate}, got {self.batch_size}"
             )
-        if self.precision not in ("32-true", "bf16-mixed", "64-true"):
-            raise ValueError(f"precision must be 32-true, bf16-mixed or 64-true, got {self.precision!r}")
+        for name in ("seed", "workers", "threads", "picture_every", "warmup", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}")
         if self.decay not in ("none", "cosine"):
             raise ValueError(f"decay must be none or cosine, got {self.decay!r}")
 
@@ -302,6 +305,11 @@ class _Steps(torch.utils.data.Dataset[Any]):
         return self.source.batch(step, self.rank, self.world_size)
 
 
+def _leave_interruptions(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; only the training process answers it, by saving."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def launch(config: TrainingConfig) -> Fabric:
     """Devices and processes, as the configuration (or torchrun) has them.
 
@@ -359,6 +367,7 @@ def train(
         num_workers=config.workers,
         pin_memory=fabric.device.type == "cuda",
         multiprocessing_context="spawn" if config.workers else None,
+        worker_init_fn=_leave_interruptions,
     )
     values: dict[str, float] = {}
     before: Descent[Batch] | None = None
@@ -389,6 +398,10 @@ def train(
                     log.pictures(done, recipe.pictures(batch))
                 recipe.networks.train()
             if saving:
+                if _anywhere(fabric, not _all_finite(recipe.networks)):
+                    raise DivergenceError(
+                        f"step {step}: a weight is not finite after it; the samples were {source.describe(step)}"
+                    )
                 if fabric.is_global_zero:
                     spent = seconds + time.perf_counter() - began
                     state = {"seed": config.seed, "values": values, "seconds": round(spent, 1)}
@@ -407,6 +420,10 @@ def _share_weights(fabric: Fabric, networks: nn.Module) -> None:
     if fabric.world_size > 1:
         for value in networks.state_dict().values():
             torch.distributed.broadcast(value, 0)
+
+
+def _all_finite(networks: nn.Module) -> bool:
+    return all(bool(value.isfinite().all()) for value in networks.parameters())
 
 
 def _anywhere(fabric: Fabric, flag: bool) -> bool:
@@ -433,6 +450,7 @@ class _Log:
             from torch.utils.tensorboard import SummaryWriter
 
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._cut_curves()
             self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.start + 1)
         if not self.quiet:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -453,6 +471,15 @@ class _Log:
             self.bar.stop()
         if self.active:
             self.writer.close()
+
+    def _cut_curves(self) -> None:
+        """What a killed run noted after its last checkpoint is about to be noted again."""
+        path = self.folder / "metrics.jsonl"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            # The last line of a killed run may be half a line.
+            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= self.start]
+            path.write_text("".join(kept), encoding="utf-8")
 
     def advance(self) -> None:
         """One more step."""

@@ -72,8 +72,13 @@ class Square(NamedTuple):
         corner = points.new_tensor((self.left - 0.5, self.top - 0.5))
         return (points - corner) * (side / self.side) - 0.5
 
+    def back(self, points: Array, side: int) -> Array:
+        """Where points (*B, 2) of its cut of `side` pixels lie in the image: the inverse of `place`."""
+        corner = np.array([self.left, self.top]) - 0.5
+        return corner + (points + 0.5) * (self.side / side)
+
     def cut(self, image: Image, side: int) -> Image:
-        """What is inside, (side, side, 3), smoothed as far as it shrinks; black outside the image.
+        """What is inside, (side, side, 3), smoothed as far as it shrinks; beyond the image its edge is repeated.
 
         Raises:
             ValueError: the square is far larger than the image.
@@ -87,7 +92,11 @@ class Square(NamedTuple):
         reach = math.ceil(max(1.0, self.side / side)) + 1
         left, top = math.floor(self.left) - reach, math.floor(self.top) - reach
         right, bottom = math.ceil(self.left + self.side) + reach, math.ceil(self.top + self.side) + reach
-        around = Pillow.fromarray(image).crop((left, top, right, bottom))
+        rows, columns = (
+            np.arange(low, high).clip(0, length - 1)
+            for low, high, length in ((top, bottom, height), (left, right, width))
+        )
+        around = Pillow.fromarray(image.take(rows, axis=0).take(columns, axis=1))
         x, y = self.left - left, self.top - top
         inside = around.resize((side, side), Pillow.Resampling.BILINEAR, (x, y, x + self.side, y + self.side))
         return np.asarray(inside)

@@ -122,24 +122,6 @@ def _json_boxes(path: Path) -> dict[str, list[PersonBox]]:
     return found
 
 
-def crop_box(box: PersonBox, size: tuple[int, int], margin: float = 1.2) -> tuple[float, float, float, float]:
-    """The square round a person as `posegeom.crop` wants it: (s_x, s_y, u_x, u_y) in the image's [−1, 1].
-
-    Args:
-        box: the person.
-        size: (height, width) of the image.
-        margin: side of the square over the longer side of the box.
-    """
-    height, width = size
-    half = margin * max(box.right - box.left, box.bottom - box.top) / 2
-    return (
-        2 * half / width,
-        2 * half / height,
-        (box.left + box.right) / width - 1,
-        (box.top + box.bottom) / height - 1,
-    )
-
-
 class PersonDetector:
     """torchvision's Faster R-CNN, trained on COCO; finds people.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
+from posegeom.frames import rotate
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
 
 ABLATIONS = ("none", "without_fk", "without_maps")
@@ -37,6 +38,8 @@ class NetworkConfig:
         distance: of the fixed camera from the pelvis in metres, if the translation is not predicted.
         translation: predict the translation too. The paper's six numbers are three angles: its people are in the middle
             of their crops, at one size.
+        reach: what stays in the image whatever the translation is: a sphere round the pelvis of so many metres; None
+            for one that holds every pose. That one would keep the camera too far away for people who fill their crops.
         ablation: "without_fk" predicts the joints directly, "without_maps" replaces T_m by a network (Table 4).
     """
 
@@ -56,6 +59,7 @@ class NetworkConfig:
     focal: float = 2.0
     distance: float = 4.5
     translation: bool = False
+    reach: float | None = None
     ablation: str = "none"
 
     def __post_init__(self) -> None:
@@ -90,7 +94,7 @@ class Pose(NamedTuple):
     @property
     def in_camera(self) -> Tensor:
         """(B, J, 3) joints about the pelvis in the camera's axes."""
-        return self.joints @ self.rotation.mT
+        return rotate(self.rotation.unsqueeze(1), self.joints)  # a matrix product would be halved under autocast
 
 
 class PoseEncoder(nn.Module):
@@ -113,11 +117,7 @@ class PoseEncoder(nn.Module):
         self.local_kinematics = _branch(features, config.hidden, kinematic)
         self.camera_parameters = _branch(features, config.hidden, 9 if config.translation else 6)
         self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
-        lengths = skeleton.lengths
-        if lengths is None:
-            raise ValueError(f"skeleton must have bone lengths, got {skeleton.name} without them")
-        stretched = pg.forward_kinematics(_upwards(skeleton), torch.zeros(1), skeleton, frame="canonical")
-        self.radius = float(stretched.norm(dim=-1).max())
+        self.reach = skeleton.reach() if config.reach is None else config.reach
 
     def forward(self, images: Tensor) -> Pose:
         """Images (B, 3, H, W) in [0, 1]."""
@@ -138,10 +138,10 @@ class PoseEncoder(nn.Module):
         pairs = view[:, :6].unflatten(-1, (3, 2)) + torch.tensor([0.0, 1.0], device=view.device)
         rotation = pg.camera_rotation(*pg.angles_from_sincos(pairs).unbind(-1))
         if self.config.translation:
-            translation = pg.bounded_translation(view[:, 6:], self.camera, self.radius)
+            translation = pg.bounded_translation(view[:, 6:], self.camera, self.reach)
         else:
             translation = torch.tensor([0.0, 0.0, self.config.distance], device=view.device).expand(len(view), 3)
-        points, _ = pg.project(joints @ rotation.mT + translation.unsqueeze(1), self.camera)
+        points, _ = pg.project(rotate(rotation.unsqueeze(1), joints) + translation.unsqueeze(1), self.camera)
         return Pose(joints, rotation, translation, points, heat)
 
 
@@ -150,13 +150,6 @@ def _branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
     nn.init.normal_(last.weight, std=0.01)
     # Without the normalisation, the first steps of an adaptive optimizer leave half of the hidden units dead.
     return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
-
-
-def _upwards(skeleton: pg.Skeleton) -> Tensor:
-    """Directions with every limb stretched upwards: nothing reaches farther from the pelvis."""
-    directions = torch.zeros(1, len(skeleton.joints) - 4, 3)
-    directions[..., 2] = 1
-    return directions
 
 
 class SpatialMaps(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,9 +45,9 @@ def heat_error(pose: Pose, points: Tensor, side: int, sigma: float = 0.7) -> Ten
     A term that the paper does not have, for a pyramid trained from random weights.
     """
     assert pose.heat is not None  # the configuration's checks
-    stride = side / pose.heat.shape[-1]
-    cells = (points + 0.5) / stride - 0.5
-    target = pg.joint_heatmaps(cells, tuple(pose.heat.shape[-2:]), sigma).flatten(2)
+    height, width = pose.heat.shape[-2:]
+    cells = (points + 0.5) * (width / side) - 0.5
+    target = pg.joint_heatmaps(cells, (height, width), sigma).flatten(2)
     target = target / target.sum(-1, keepdim=True).clamp(min=1e-6)
     log = pose.heat.flatten(2).log_softmax(-1)
     return (target * (target.clamp(min=1e-12).log() - log)).sum(-1).mean()
@@ -84,10 +85,10 @@ class Transformation(NamedTuple):
     angle: Tensor
 
     @classmethod
-    def random(cls, count: int, largest_angle: float, device: torch.device) -> Transformation:
-        """Half of them flips, the others turns; from the global generator."""
-        flip = torch.rand(count, device=device) < 0.5
-        angle = (2 * torch.rand(count, device=device) - 1) * largest_angle
+    def random(cls, count: int, largest_angle: float, random: np.random.Generator) -> Transformation:
+        """Half of them flips, the others turns."""
+        flip = torch.from_numpy(random.random(count) < 0.5)
+        angle = torch.from_numpy(random.uniform(-largest_angle, largest_angle, count)).float()
         return cls(flip, torch.where(flip, 0.0, angle))
 
     def images(self, images: Tensor) -> Tensor:
@@ -96,7 +97,8 @@ class Transformation(NamedTuple):
         sign = torch.where(self.flip, -1.0, 1.0)
         # grid_sample reads where a result's pixel comes from: the inverse turn.
         matrix = torch.stack((cos * sign, sin, zero, -sin, cos * sign.abs(), zero), dim=-1).view(-1, 2, 3)
-        grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+        with torch.autocast(images.device.type, enabled=False):  # the grid is a matrix product
+            grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
         return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def inverse_points(self, points: Tensor, side: int, skeleton: pg.Skeleton) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,9 @@ class KspConfig:
         boxes: file with the boxes of the people in the footage; without it, what moves is taken for the person.
         variant: "unsup"; "weakly" adds 2D labels, "semi" adds 3D labels for a share of the frames, in the second stage.
         with_unpaired: use D_unp, frames whose background moves (Table 4, last row).
+        unpaired_domain: D_unp are all frames of this domain, without labels or backgrounds: the model is adapted to
+            it (Table 3, +3DHP without supervision). None for the moving clips of the domain trained on.
+        skip_broken: leave out videos of the footage that cannot be read, and say how many.
         labelled_share: of the training frames that have 3D labels in "semi".
         base_share: of the steps that are the first stage; in the second one, L_UNP rests and labels join. Not given.
         labelled_turns: turns of the labels for each one of L_prior and L_P in the second stage. The paper: 1.
@@ -72,6 +76,8 @@ class KspConfig:
     boxes: Path | None = None
     variant: str = "unsup"
     with_unpaired: bool = True
+    unpaired_domain: str | None = None
+    skip_broken: bool = False
     labelled_share: float = 0.05
     base_share: float = 0.5
     labelled_turns: int = 1
@@ -97,19 +103,35 @@ class KspConfig:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
         if self.lambda_heat > 0 and self.network.backbone != "pyramid":
             raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
-        for name in ("labelled_share", "base_share"):
+        for name in ("labelled_turns", "prior_samples", "frame_step"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("labelled_share", "base_share", "elsewhere"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
 def turn_of(config: KspConfig, step: int) -> str:
     """Which loss a step takes: L_prior, L_P and L_UNP in turn (§3.3); in the second stage labels in place of L_UNP."""
-    losses = ["prior", "paired"]
-    if step < config.base_share * config.training.steps:
-        losses += ["unpaired"] if config.with_unpaired else []
-    elif config.variant != "unsup":
-        losses += ["labelled"] * config.labelled_turns
-    return losses[step % len(losses)]
+    return _place_of(config, step)[0]
+
+
+def _place_of(config: KspConfig, step: int) -> tuple[str, int]:
+    """A step's loss, and how many steps that loss took before."""
+    first, second = ["prior", "paired"], ["prior", "paired"]
+    if config.with_unpaired:
+        first.append("unpaired")
+    if config.variant != "unsup":
+        second += ["labelled"] * config.labelled_turns
+    begin = math.ceil(config.base_share * config.training.steps)
+    if step < begin:
+        return first[step % len(first)], step // len(first)
+    turn = second[(step - begin) % len(second)]
+    rounds, rest = divmod(step - begin, len(second))
+    before = rounds * second.count(turn) + second[:rest].count(turn)
+    if turn in first:
+        before += begin // len(first) + (first.index(turn) < begin % len(first))
+    return turn, before
 
 
 class KspBatch(NamedTuple):
@@ -119,11 +141,13 @@ class KspBatch(NamedTuple):
         target: I_t of D_p or D_unp; or labelled frames, augmented: synthetic ones, or those of the second stage.
         source: I_s, for L_P and L_UNP.
         backdrop: (B, 3, H, W) random backgrounds B_r, for L_UNP.
+        transformation: T, for L_UNP.
     """
 
     target: Frames
     source: Frames | None = None
     backdrop: Tensor | None = None
+    transformation: Transformation | None = None
 
 
 class KspData:
@@ -147,18 +171,30 @@ class KspData:
             )
         else:
             rate = config.data.frame_rate / config.frame_step
-            self.reel = Reel.from_footage(config.footage, config.data.size, rate, config.boxes, skeleton=skeleton)
+            self.reel = Reel.from_footage(
+                config.footage,
+                config.data.size,
+                rate,
+                config.boxes,
+                skeleton=skeleton,
+                skip_broken=config.skip_broken,
+            )
         numbers = torch.arange(len(self.reel))
         still = numbers[~self.reel.moving]
+        self.unpaired_reel = self.reel
         # Without a moving clip, D_unp is D_p without its backgrounds.
         moving = numbers[self.reel.moving] if bool(self.reel.moving.any()) else still
+        if config.unpaired_domain is not None:
+            other = RenderedBenchmark(replace(config.data, domain=config.unpaired_domain), "train", skeleton)
+            self.unpaired_reel = Film.of(other, config.frame_step)
+            moving = torch.arange(len(self.unpaired_reel))
         seed = config.training.seed
         known = numbers[self.reel.labelled]
         if len(known) == 0 and config.variant != "unsup":
             raise ValueError(f"variant {config.variant!r} needs labels, and footage has none; choose unsup")
-        # Labels for whole stretches would favour a few poses: every so many-th frame has them.
-        every = round(1 / config.labelled_share) if config.labelled_share > 0 else len(numbers)
-        labelled = known if config.variant == "weakly" else known[::every]
+        # Labels for whole stretches would favour a few poses: they are spread over all frames by chance.
+        chosen = np.random.default_rng([seed, 1]).permutation(len(known))[: round(config.labelled_share * len(known))]
+        labelled = known if config.variant == "weakly" else known[torch.from_numpy(chosen)]
         prior = torch.arange(config.prior_samples)
         numbers_of = {"paired": still, "unpaired": moving, "labelled": labelled, "prior": prior}
         self.orders = {
@@ -176,18 +212,21 @@ class KspData:
         """One process's share of the batch of a step."""
         size = self.config.training.batch_size
         random = np.random.default_rng([self.config.training.seed, step])
-        turn = turn_of(self.config, step)
-        numbers = self.orders[turn].deal(step * size, size)
+        turn, before = _place_of(self.config, step)
+        numbers = self.orders[turn].deal(before * size, size)
         shared = slice(rank, None, world_size)
         if turn == "prior":
             return KspBatch(_rows(self._augmented(self._prior_frames(numbers, random), random), shared))
         if turn == "labelled":
             return KspBatch(_rows(self._augmented(self._elsewhere(self.reel.frames(numbers), random), random), shared))
-        partners = self.reel.partners(numbers, self.config.pair_gap, random)
-        target, source = self.reel.frames(numbers[shared]), self.reel.frames(partners[shared])
+        reel = self.unpaired_reel if turn == "unpaired" else self.reel
+        partners = reel.partners(numbers, self.config.pair_gap, random)
+        target, source = reel.frames(numbers[shared]), reel.frames(partners[shared])
         if turn == "paired":
             return KspBatch(target, source)
-        return KspBatch(target, source, self.backdrops[random.integers(len(self.backdrops), size=size)][shared])
+        backdrop = self.backdrops[random.integers(len(self.backdrops), size=size)][shared]
+        transformation = Transformation.random(size, np.deg2rad(self.config.turn), random)
+        return KspBatch(target, source, backdrop, Transformation(*(value[shared] for value in transformation)))
 
     def _augmented(self, frames: Frames, random: np.random.Generator) -> Frames:
         """Frames with their colours jittered, mirrored and turned, with their labels (§4)."""
@@ -242,17 +281,17 @@ class KspData:
             _rows(batch.target, rows),
             None if batch.source is None else _rows(batch.source, rows),
             None if batch.backdrop is None else batch.backdrop[rows],
+            None if batch.transformation is None else Transformation(*(value[rows] for value in batch.transformation)),
         )
 
     def describe(self, step: int) -> str:
         """Clips and frames of a step."""
-        turn, size = turn_of(self.config, step), self.config.training.batch_size
-        numbers = self.orders[turn].deal(step * size, size).tolist()
+        (turn, before), size = _place_of(self.config, step), self.config.training.batch_size
+        numbers = self.orders[turn].deal(before * size, size).tolist()
         if turn == "prior":
             return f"synthetic samples {numbers}"
-        return "; ".join(
-            f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s" for number in numbers
-        )
+        reel = self.unpaired_reel if turn == "unpaired" else self.reel
+        return "; ".join(f"clip {int(reel.clip[number])} at {float(reel.seconds[number]):.2f} s" for number in numbers)
 
 
 def _rows(frames: Frames, rows: slice) -> Frames:
@@ -313,10 +352,10 @@ class KspRecipe:
         return l_paired(self.networks, *images, config.lambda_1, config.lambda_2)
 
     def _unpaired(self, part: KspBatch) -> Mapping[str, Tensor]:
-        config, source, backdrop = self.config, part.source, part.backdrop
+        config, source, backdrop, transformation = self.config, part.source, part.backdrop, part.transformation
         assert source is not None  # L_UNP's batches are pairs,
         assert backdrop is not None  # with random backgrounds
-        transformation = Transformation.random(len(backdrop), np.deg2rad(config.turn), backdrop.device)
+        assert transformation is not None  # and a T for each
         images = source.image, part.target.image, backdrop
         return l_unpaired(self.networks, *images, transformation, config.lambda_2)
 

@@ -36,7 +36,8 @@ def synthesize(networks: KspNetworks, poses: Tensor, people: Tensor, places: Ten
         for pose in maps
         for code in codes
     ]
-    return torch.stack(drawn).unflatten(0, (len(maps), len(codes)))
+    images: Tensor = torch.stack(drawn).unflatten(0, (len(maps), len(codes)))
+    return images
 
 
 def panels(networks: nn.Module, reel: Reel, random: np.random.Generator) -> Mapping[str, NDArray[np.uint8]]:
