@@ -129,7 +129,7 @@ def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: P
             "must be train or test",
         ),
         (["evaluate", "RUN", "--data", "human36m"], "needs --path"),
-        (["evaluate", "RUN", "--data", "human36m", "--path", "nowhere"], "human36m"),
+        (["evaluate", "RUN", "--data", "human36m", "--path", "nowhere"], "no human3.6m here"),
         (["evaluate", "RUN", "--data", "coco", "--path", "nowhere"], "data must be rendered, human36m"),
         (["evaluate", "RUN", "--split", "all"], "split must be one of"),
         (["train", "ksp", "--config", "huge"], "ships only paper, small, tiny"),

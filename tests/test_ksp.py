@@ -137,9 +137,10 @@ def test_the_pyramids_key_points_follow_what_is_in_the_image() -> None:
     _, there = pyramid(image.roll((16, 32), (2, 3)))
     inner = (slice(None), slice(None), slice(12, 24), slice(12, 20))
     moved = there.roll((-4, -8), (2, 3))
-    spread = float(here[inner].std())  # zeros beyond the edges are seen by the deepest stage, if only a little
-    torch.testing.assert_close(moved[inner], here[inner], rtol=0, atol=0.02 * spread)
-    assert (there[inner] - here[inner]).abs().max() > spread
+    # Zeros beyond the edges are seen by the deepest stage, if only a little.
+    relief = float((here[inner] - here[inner].mean((2, 3), keepdim=True)).abs().max())
+    torch.testing.assert_close(moved[inner], here[inner], rtol=0, atol=0.02 * relief)
+    assert float((there[inner] - here[inner]).abs().max()) > 0.5 * relief
     features, _ = pyramid(image)
     assert features.shape == (1, pyramid.channels)
 

@@ -133,10 +133,11 @@ def test_a_rendered_person_is_found_by_motion(tmp_path: Path) -> None:
         assert track.found == "motion"
         for frame, points in enumerate(frames.points.numpy()):
             left, top, right, bottom = track.at(frame)
-            assert left < points[:, 0].min()
-            assert points[:, 0].max() < right
-            assert top < points[:, 1].min()
-            assert points[:, 1].max() < bottom
+            # Two pixels for what the video's coding, which differs with the number of cores, takes from toes.
+            assert left < points[:, 0].min() + 2
+            assert points[:, 0].max() < right + 2
+            assert top < points[:, 1].min() + 2
+            assert points[:, 1].max() < bottom + 2
             # Limbs that rest, shadows and ghosts make it some larger than in the benchmark's own crops.
             assert 1.2 < (right - left) / np.ptp(points, axis=0).max() < 2.5
 

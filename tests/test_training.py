@@ -282,6 +282,26 @@ def test_control_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path) -> None:
     assert weights(tmp_path) == weights(tmp_path.with_name("whole"))
 
 
+def train_slowly_with_a_worker(folder: Path) -> None:
+    os.setsid()  # a process group of its own, as a terminal gives each command
+    torch.set_num_threads(1)
+    run(folder, Slow(), steps=400, checkpoint_every=3, workers=1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_control_c_of_a_terminal_reaches_workers_too_and_still_saves(tmp_path: Path) -> None:
+    process = start(tmp_path, train_slowly_with_a_worker)
+    while process.is_alive() and not saved_steps(tmp_path):
+        time.sleep(0.005)
+    os.killpg(process.pid or 0, signal.SIGINT)
+    process.join()
+    assert process.exitcode == 1  # Interrupted, after the checkpoint; not a worker that "exited unexpectedly"
+    stopped = saved_steps(tmp_path)[-1]
+    assert 3 <= stopped < 400
+    networks = TwoLosses().networks
+    assert checkpoints.find(tmp_path / "checkpoints")[-1].restore(networks)["step"] == stopped
+
+
 class Large(TwoLosses):
     def __init__(self) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ class Square(NamedTuple):
         return corner + (points + 0.5) * (self.side / side)
 
     def cut(self, image: Image, side: int) -> Image:
-        """What is inside, (side, side, 3), smoothed as far as it shrinks; beyond the image its edge is repeated.
+        """What is inside, (side, side, 3), smoothed as far as it shrinks; black outside the image.
 
         Raises:
             ValueError: the square is far larger than the image.
@@ -92,11 +92,7 @@ class Square(NamedTuple):
         reach = math.ceil(max(1.0, self.side / side)) + 1
         left, top = math.floor(self.left) - reach, math.floor(self.top) - reach
         right, bottom = math.ceil(self.left + self.side) + reach, math.ceil(self.top + self.side) + reach
-        rows, columns = (
-            np.arange(low, high).clip(0, length - 1)
-            for low, high, length in ((top, bottom, height), (left, right, width))
-        )
-        around = Pillow.fromarray(image.take(rows, axis=0).take(columns, axis=1))
+        around = Pillow.fromarray(image).crop((left, top, right, bottom))
         x, y = self.left - left, self.top - top
         inside = around.resize((side, side), Pillow.Resampling.BILINEAR, (x, y, x + self.side, y + self.side))
         return np.asarray(inside)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from posegeom_models.data.reels import Reel
-from posegeom_models.drawing import tile, to_bytes
+from posegeom_models.drawing import DARK, tile, to_bytes
 from posegeom_models.ksp.networks import KspNetworks
 
 POSES, PEOPLE, PLACES = 4, 3, 2
@@ -63,7 +63,7 @@ def panels(networks: nn.Module, reel: Reel, random: np.random.Generator) -> Mapp
     device = next(networks.parameters()).device
     with torch.no_grad():
         drawn = synthesize(networks, poses.to(device), people.to(device), places.to(device)).float().cpu()
-    blank = torch.ones_like(poses[0])
+    blank = (torch.tensor(DARK) / 255).view(3, 1, 1).expand_as(poses[0])
     rows = [[blank, *(person if place == 0 else blank for person in people for place in range(PLACES))]]
     rows.append([blank, *(place for _ in people for place in places)])
     rows += [[pose, *row.flatten(0, 1)] for pose, row in zip(poses, drawn, strict=True)]
