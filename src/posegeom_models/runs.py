@@ -154,19 +154,19 @@ class Run:
     def begin(self, device: str) -> None:
         """Write run.json and config.yaml, or, where a run goes on, what is new in them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        session = {
+        here = {
             "posegeom": posegeom.__version__,
             "commit": _commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "machine": _machine(device),
         }
-        told: dict[str, Any] = {"model": self.model, **session}
+        told: dict[str, Any] = {"model": self.model, **here}
         if (self.folder / "run.json").is_file():
             told = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-            before = [{name: told[name] for name in session}, *told.get("continued", [])]
-            if session not in before:
-                told["continued"] = [*before[1:], session]
+            before = [{name: told[name] for name in here}, *told.get("continued", [])]
+            if here not in before:
+                told["continued"] = [*before[1:], here]
         _write(self.folder / "run.json", json.dumps(told, indent=1) + "\n")
         _write(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
 
