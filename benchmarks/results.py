@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,10 +50,18 @@ def main() -> None:
             raise SystemExit(f"{run}: has not been evaluated (posegeom evaluate {run})")
         for path in found:
             KEPT.mkdir(exist_ok=True)
-            shutil.copy(path, KEPT / f"{run.name}_{path.name}")
+            kept = json.dumps(without_folders(json.loads(path.read_text(encoding="utf-8"))), indent=1)
+            (KEPT / f"{run.name}_{path.name}").write_text(kept + "\n", encoding="utf-8")
     evaluations = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(KEPT.glob("*.json"))]
     (DOCS / "results.md").write_text(page(evaluations), encoding="utf-8")
     print(f"{len(evaluations)} evaluations in {DOCS / 'results.md'}")
+
+
+def without_folders(value: Any) -> Any:
+    """The same with every absolute path cut to its last name: where files lay is of no use to others."""
+    if isinstance(value, dict):
+        return {key: without_folders(each) for key, each in value.items()}
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def page(evaluations: list[Row]) -> str:
@@ -65,9 +72,10 @@ def page(evaluations: list[Row]) -> str:
         "What the models reached on the [rendered benchmark](rendered.md). `python -m benchmarks.results` writes",
         "this page from the evaluations kept in `docs/results`. Errors are over all joints of the model's skeleton,",
         "in millimetres, P-MPJPE without reflection. Images, people and motions of the test split were not seen in",
-        "training. The constant answer is the mean pose of the training set, turned like the truth. Minutes are",
-        "those of training, without rendering. The paper's number is that on the paper's own data, a different",
-        "task: it is there for the order of the rows, not for their size.",
+        "training. The constant answer is the mean pose of the training set, turned like the truth: where a model's",
+        "P-MPJPE is above it, the mean pose is the better answer. Minutes are those of training, with the frames",
+        "that were rendered on the way, often beside other work on the same machine. The paper's number is that on",
+        "the paper's own data, a different task: it is there for the order of the rows, not for their size.",
         "",
     ]
     for model, (title, named) in MODELS.items():
@@ -91,7 +99,8 @@ def results_table(evaluations: list[Row], named: Callable[[Row], tuple[str, floa
         cells += [f"{each['model'][key]:.{HEADS[key][1]}f}" if key in each["model"] else "" for key in figures]
         cells += [f"{each['constant'].get('p_mpjpe', float('nan')):.1f}", "" if paper is None else f"{paper:.1f}"]
         cells += [f"{config['data']['size']}²", f"{run['step']} × {training['batch_size']}"]
-        cells += [f"{run['seconds'] / 60:.1f}", run["machine"], str(training["seed"]), run["commit"] or ""]
+        threads = f", {training['threads']} thread" if training["threads"] == 1 else ""
+        cells += [f"{run['seconds'] / 60:.1f}", run["machine"] + threads, str(training["seed"]), run["commit"] or ""]
         lines.append(cells)
     return table(heads, sorted(lines, key=lambda cells: (cells[0], cells[1], cells[2], cells[-2])))
 

@@ -1,0 +1,281 @@
+"""001's lifting alone, from given 2D poses: the flow is trained first, then Λ with the flow frozen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import posegeom as pg
+from posegeom_models.data.reels import Shuffle
+from posegeom_models.imagepose.lifter import (
+    Lifted,
+    LifterConfig,
+    LiftingNetworks,
+    Statistics,
+    about_root,
+    principal_components,
+    turn_and_lift_again,
+)
+from posegeom_models.imagepose.objective import ABLATIONS, NORMS, human36m_lengths, l_nf, lifting_terms
+from posegeom_models.imagepose.views import Poses, ViewConfig, Views, head_distance, normalised
+from posegeom_models.training import Descent, TrainingConfig, frozen
+
+SAMPLE = 16_384
+"""Views from which statistics are computed, at most."""
+
+
+@dataclass(frozen=True)
+class LiftingConfig:
+    """001's values; "not given" where the paper leaves one open: then those of the work on lifting that it extends.
+
+    Args:
+        network: sizes of Λ and of the flow.
+        data: motion and cameras.
+        training: how long and where; its steps are those of the flow and then those of Λ.
+        prior_steps: steps of the flow's pre-training, at the beginning. Not given.
+        prior_rate: learning rate of the flow, which falls to 0 by a cosine. Not given.
+        learning_rate: of Λ, which falls exponentially to 0.6 %. Not given.
+        weight_decay: of both. Not given.
+        prior_noise: standard deviation of noise on the flow's training poses, in units of the normalised pose. The
+            paper: 0.
+        bones_from: share of Λ's steps after which L_bl joins. The paper: 0. Poses begin flat, and from there L_bl wants
+            depth whatever its sign: the signs are then random before L_NF has told near from far, and stay.
+        elevation_from: share of Λ's steps after which Λ's own elevations are used; until then every pose has
+            `network.first_elevation`. The paper: 0.
+        norms: "printed", squares in eqs. (4) to (6); or "public", norms and absolute differences.
+        sigma: σ_b. Not given.
+        lengths: b̄: "motion", the mean over the training poses; or "human36m".
+        ablation: "none", "without_bl", or "base" (Table 3).
+    """
+
+    network: LifterConfig = field(default_factory=LifterConfig)
+    data: ViewConfig = field(default_factory=ViewConfig)
+    training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=240_000, batch_size=256))
+    prior_steps: int = 120_000
+    prior_rate: float = 1e-4
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+    prior_noise: float = 0.0
+    bones_from: float = 0.0
+    elevation_from: float = 0.0
+    norms: str = "printed"
+    sigma: float = 0.1
+    lengths: str = "motion"
+    ablation: str = "none"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("norms", NORMS), ("ablation", ABLATIONS), ("lengths", ("motion", "human36m"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if not 1 <= self.prior_steps < self.training.steps:
+            raise ValueError(f"prior_steps must be 1 to training.steps - 1, got {self.prior_steps}")
+        for name in ("prior_rate", "learning_rate", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.prior_noise >= 0:
+            raise ValueError(f"prior_noise must be at least 0, got {self.prior_noise}")
+        for name in ("bones_from", "elevation_from"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+
+
+class LiftingBatch(NamedTuple):
+    """One step's 2D poses.
+
+    Attributes:
+        points: (B, J, 2) normalised.
+        statistics: of the training poses; only in the first step, which puts them into the networks.
+    """
+
+    points: Tensor
+    statistics: Statistics | None = None
+
+
+class LiftingData:
+    """Every batch shows poses of the training recordings through new cameras."""
+
+    def __init__(self, config: LiftingConfig, skeleton: pg.Skeleton = pg.H36M_17, device: str = "cpu") -> None:
+        self.config, self.skeleton = config, skeleton
+        self.poses = Poses("train", config.data, skeleton)
+        seed = config.training.seed
+        self.order = Shuffle(torch.arange(len(self.poses)), seed)
+        self.statistics = _statistics(self.poses, config, torch.Generator().manual_seed(seed))
+
+    def batch(self, step: int, rank: int, world_size: int) -> LiftingBatch:
+        """One process's share of the batch of a step."""
+        size, root, shared = self.config.training.batch_size, self.skeleton.root, slice(rank, None, world_size)
+        generator = torch.Generator().manual_seed((self.config.training.seed * 1_000_003 + step) * 4_093 + 1)
+        views = self.poses.views(self.order.deal(step * size, size), generator)
+        points = normalised(views.points, self.statistics.scale, root, self.config.network.base)
+        return LiftingBatch(points[shared], self.statistics if step == 0 else None)
+
+    def part(self, batch: LiftingBatch, number: int, count: int) -> LiftingBatch:
+        """One of `count` parts."""
+        size = len(batch.points) // count
+        return LiftingBatch(batch.points[number * size : (number + 1) * size], batch.statistics)
+
+    def describe(self, step: int) -> str:
+        """Clips of a step."""
+        size = self.config.training.batch_size
+        clips = self.poses.clip[self.order.deal(step * size, size)].unique().tolist()
+        return "poses of " + ", ".join(self.poses.clips[clip] for clip in clips)
+
+
+def _statistics(poses: Poses, config: LiftingConfig, generator: torch.Generator) -> Statistics:
+    count = min(len(poses), SAMPLE)
+    numbers = torch.randperm(len(poses), generator=generator)[:count]
+    points, skeleton = poses.views(numbers, generator).points, poses.skeleton
+    scale = head_distance(points, skeleton)
+    flat = normalised(points, scale, skeleton.root, config.network.base).flatten(1)
+    if config.lengths == "human36m":
+        lengths = human36m_lengths(skeleton)
+    else:
+        lengths = pg.relative_bone_lengths(poses.joints, skeleton).mean(0)
+    mean, components, deviation = principal_components(flat, config.network.components)
+    return Statistics(scale, mean, components, (deviation**2 + config.prior_noise**2).sqrt(), lengths)
+
+
+class LiftingRecipe:
+    """First L_NF over data moves the flow, then L_base + L_NF + L_bl moves Λ; each has its own optimizer and rates."""
+
+    def __init__(self, config: LiftingConfig, skeleton: pg.Skeleton = pg.H36M_17) -> None:
+        self.config, self.skeleton = config, skeleton
+        torch.manual_seed(config.training.seed)
+        self.networks = LiftingNetworks(config.network, skeleton)
+        decay = config.weight_decay
+        self.optimizers: Mapping[str, torch.optim.Optimizer] = {
+            "prior": torch.optim.Adam(self.networks.prior.parameters(), config.prior_rate, weight_decay=decay),
+            "lifter": torch.optim.Adam(self.networks.lifter.parameters(), config.learning_rate, weight_decay=decay),
+        }
+
+    def step(self, train: Descent[LiftingBatch], batch: LiftingBatch, number: int) -> None:
+        """One loss on one batch."""
+        config = self.config
+        if batch.statistics is not None:
+            self.networks.adopt(batch.statistics)
+        if number < config.prior_steps:
+            rate = config.prior_rate * (1 + math.cos(math.pi * number / config.prior_steps)) / 2
+            self._set_rate("prior", rate)
+            train.minimize("prior", self._prior, batch)
+            return
+        share = (number - config.prior_steps) / (config.training.steps - config.prior_steps)
+        self._set_rate("lifter", config.learning_rate * 0.95 ** (100 * share))
+        with frozen(self.networks.prior):
+            train.minimize("lifter", lambda part: self._lifting(part, share), batch)
+
+    def _set_rate(self, name: str, rate: float) -> None:
+        """Each stage has its own fall of the learning rate; the engine multiplies it with that of the whole run."""
+        for group in self.optimizers[name].param_groups:
+            group["initial_lr"] = rate
+
+    def _prior(self, part: LiftingBatch) -> Mapping[str, Tensor]:
+        noise = self.config.prior_noise * torch.randn_like(part.points)
+        return {"NF": l_nf(self.networks.prior, part.points + noise)}
+
+    def _lifting(self, part: LiftingBatch, share: float) -> Mapping[str, Tensor]:
+        networks, config = self.networks, self.config
+        lifter = networks.lifter if share >= config.elevation_from else self._from_one_elevation
+        loop = turn_and_lift_again(lifter, part.points, config.network, self.skeleton.root)
+        ablation = "without_bl" if config.ablation == "none" and share < config.bones_from else config.ablation
+        lengths = networks.get_buffer("lengths")
+        return lifting_terms(loop, networks.prior, self.skeleton, lengths, config.sigma, config.norms, ablation)
+
+    def _from_one_elevation(self, points: Tensor) -> Lifted:
+        upright = points.new_full((len(points),), -math.radians(self.config.network.first_elevation))
+        return Lifted(self.networks.lifter(points).depth, upright)
+
+    def pictures(self, batch: LiftingBatch) -> Mapping[str, Tensor]:
+        """2D poses, and what is lifted from them as seen from the person's side and from above."""
+        joints, _ = self.networks(batch.points[:6])
+        x, y, z = joints.unbind(-1)
+        side, size = 96, (96, 96)
+        middle, unit = (side - 1) / 2, side / 4
+        rows = []
+        for across, down in ((x, y), (z, y), (x, z)):
+            points = torch.stack((across, down), dim=-1) * unit + middle
+            figures = pg.skeleton_image(points, self.skeleton.bones, size, 0.5)
+            rows.append(torch.cat(list(figures), dim=-1))
+        return {"2D, side, above": torch.cat(rows, dim=-2).expand(3, -1, -1)}
+
+
+def evaluate_lifting(
+    networks: LiftingNetworks,
+    config: LiftingConfig,
+    pool: str = "test",
+    every: int = 3,
+    seed: int = 1,
+    batch: int = 1024,
+) -> dict[str, Any]:
+    """Scores of Λ on poses of people that it has not seen, beside answers that do not lift.
+
+    Args:
+        networks: trained.
+        config: of the run; its motion and its kind of cameras.
+        pool: of the motion files.
+        every: take every how many-th pose.
+        seed: of the cameras, which every evaluation shares.
+        batch: poses at a time.
+
+    Returns:
+        {"model", "constant" (the training set's mean pose), "flat" (every joint at the root's depth): figures,
+        "frames": count}. Figures in millimetres: "p_mpjpe" without and "p_mpjpe_mirrored" with reflection; "n_mpjpe",
+        after the best scale alone, in the camera's axes (of "model" and "flat"). Of "model" also "mirrored", the
+        percentage of poses that fit better with their depths reversed; and of the camera's elevation in degrees
+        "elevation_mean" and "elevation_deviation" of what is said, "elevation_error", the mean absolute one, and
+        "elevation_correlation"; "true_elevation_mean" and "true_elevation_deviation" beside them. "clips": "p_mpjpe" of
+        each clip.
+    """
+    skeleton, device = networks.skeleton, next(networks.parameters()).device
+    test, mean = Poses(pool, config.data, skeleton), _mean_pose(Poses("train", config.data, skeleton))
+    numbers = torch.arange(0, len(test), every)
+    views = test.views(numbers, torch.Generator().manual_seed(seed))
+    inputs = normalised(views.points, networks.get_buffer("scale").cpu(), skeleton.root, config.network.base)
+    lifted, said = [], []
+    networks.eval()
+    with torch.no_grad():
+        for part in inputs.split(batch):
+            joints, elevation = networks(part.to(device))
+            lifted.append(joints.cpu())
+            said.append(elevation.cpu())
+    joints, elevation = torch.cat(lifted), torch.cat(said)
+    flat = about_root(inputs, torch.zeros(inputs.shape[:2]), config.network, skeleton.root)
+    model, constant = _figures(joints, views), _figures(mean.expand_as(joints), views)
+    del constant["n_mpjpe"]  # it has no view
+    straight = _millimetres(joints, views.joints)
+    reversed_depth = _millimetres(joints * torch.tensor([1.0, 1.0, -1.0]), views.joints)
+    model["mirrored"] = 100 * float((reversed_depth < straight).double().mean())
+    degrees, truth = elevation.rad2deg(), views.elevation.rad2deg()
+    model |= {
+        "elevation_mean": float(degrees.mean()),
+        "elevation_deviation": float(degrees.std()),
+        "true_elevation_mean": float(truth.mean()),
+        "true_elevation_deviation": float(truth.std()),
+        "elevation_error": float((degrees - truth).abs().mean()),
+        "elevation_correlation": float(torch.corrcoef(torch.stack((degrees, truth)))[0, 1]),
+    }
+    of_clip = test.clip[numbers]
+    model["clips"] = {test.clips[clip]: float(straight[of_clip == clip].mean()) for clip in of_clip.unique().tolist()}
+    return {"model": model, "constant": constant, "flat": _figures(flat, views), "frames": len(numbers)}
+
+
+def _mean_pose(poses: Poses) -> Tensor:
+    return pg.canonicalize(poses.joints, poses.skeleton).canonical.mean(0)
+
+
+def _millimetres(prediction: Tensor, target: Tensor, allow_reflection: bool = False) -> Tensor:
+    """P-MPJPE of every pose, (B,)."""
+    errors = pg.p_mpjpe(prediction, target, reduction="none", allow_reflection=allow_reflection)
+    return 1000 * errors.mean(-1)
+
+
+def _figures(prediction: Tensor, views: Views) -> dict[str, Any]:
+    return {
+        "p_mpjpe": float(_millimetres(prediction, views.joints).mean()),
+        "p_mpjpe_mirrored": float(_millimetres(prediction, views.joints, allow_reflection=True).mean()),
+        "n_mpjpe": 1000 * float(pg.n_mpjpe(prediction, views.joints)),
+    }

@@ -1,0 +1,192 @@
+"""The image networks of 001 (§3): Φ, Ω and the discriminator D, in the sizes of the work that it takes them from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import posegeom as pg
+
+DEPTH = 4
+"""Resolutions of Φ and Ω: S, S/2, S/4, S/8."""
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Sizes of the image networks; 001 gives none, the defaults are those of the work that it takes them from.
+
+    Args:
+        size: side of the images in pixels, a multiple of 8.
+        width: channels of Φ and Ω at full resolution; each further one has twice as many.
+        patch_width: channels of D's first convolution.
+        scales: of D: full, half, quarter, ... resolution.
+        gamma: γ of κ in pixels^−power; not given in the paper. At other sizes than 128 pixels it is scaled so that
+            lines keep their width relative to the image.
+        power: of the distance in κ: 2 as printed, 1 as in that work's code.
+    """
+
+    size: int = 128
+    width: int = 32
+    patch_width: int = 64
+    scales: int = 3
+    gamma: float = 0.224
+    power: int = 2
+
+    def __post_init__(self) -> None:
+        if self.size < 32 or self.size % 8:
+            raise ValueError(f"size must be a multiple of 8, at least 32, got {self.size}")
+        for name in ("width", "patch_width", "scales"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        # Four convolutions of 4 x 4 pixels leave something of 24 pixels.
+        if self.size < 24 * 2 ** (self.scales - 1):
+            raise ValueError(f"scales must leave at least 24 pixels of {self.size}, got {self.scales}")
+        if not self.gamma > 0:
+            raise ValueError(f"gamma must be positive, got {self.gamma}")
+        if self.power not in (1, 2):
+            raise ValueError(f"power must be 1 or 2, got {self.power}")
+
+
+def drawn(points: Tensor, config: ImageConfig, skeleton: pg.Skeleton) -> Tensor:
+    """κ (eq. 2): a skeleton image (B, 1, S, S) in [0, 1] of points (B, J, 2) in pixels."""
+    gamma = config.gamma * (128 / config.size) ** config.power
+    size = (config.size, config.size)
+    return pg.skeleton_image(points, skeleton.bones, size, gamma, config.power).unsqueeze(1)
+
+
+def _convolution(before: int, after: int, kernel: int, stride: int, norm: str) -> nn.Sequential:
+    """Convolution, normalisation, rectifier; a bias where the normalisation has none."""
+    layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=norm == "instance")
+    normal = nn.BatchNorm2d(after) if norm == "batch" else nn.InstanceNorm2d(after)
+    return nn.Sequential(layer, normal, nn.ReLU(inplace=True))
+
+
+def _levels(channels: int, width: int, norm: str) -> list[nn.Sequential]:
+    """Two convolutions for each resolution; the first one sees 7 x 7 pixels, later ones begin by halving."""
+    levels = []
+    for number in range(DEPTH):
+        after = width * 2**number
+        kernel, stride = (7, 1) if number == 0 else (3, 2)
+        levels.append(
+            nn.Sequential(_convolution(channels, after, kernel, stride, norm), _convolution(after, after, 3, 1, norm))
+        )
+        channels = after
+    return levels
+
+
+def _start(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), scales from N(1, 0.02), no biases, as in the work that the networks are from."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+class SkipNetwork(nn.Module):
+    """Images to images: four resolutions down and up again, with the way down joined in on the way up.
+
+    Φ is one from a photograph (3 channels) to a skeleton image (1 channel). Its last convolution has no activation:
+    the targets are skeleton images in [−1, 1].
+    """
+
+    def __init__(self, channels: int, outputs: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(_levels(channels, width, "batch"))
+        deep = width * 2 ** (DEPTH - 1)
+        self.bottom = nn.Sequential(
+            nn.Conv2d(deep, deep, 1, bias=False), *(_convolution(deep, deep, 3, 1, "batch") for _ in range(2))
+        )
+        self.join, self.up = nn.ModuleList(), nn.ModuleList()
+        for number in reversed(range(DEPTH - 1)):
+            after = width * 2**number
+            self.join.append(nn.Conv2d(2 * after + after, 2 * after, 1, bias=False))
+            count = 2 if number > 0 else 1
+            self.up.append(
+                nn.Sequential(
+                    *(_convolution(2 * after if first == 0 else after, after, 3, 1, "batch") for first in range(count))
+                )
+            )
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+        self.apply(_start)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, channels, S, S)."""
+        seen = []
+        for level in self.down:
+            images = level(images)
+            seen.append(images)
+        values = self.bottom(images)
+        for join, up, skip in zip(self.join, self.up, reversed(seen[:-1]), strict=True):
+            values = nn.functional.interpolate(values, scale_factor=2, mode="bilinear", align_corners=False)
+            values = up(join(torch.cat((values, skip), dim=1)))
+        image: Tensor = self.last(values)
+        return image
+
+
+class PointRegressor(nn.Module):
+    """Ω: a skeleton image (B, 1, S, S) in [−1, 1] to points (B, J, 2) in its pixels.
+
+    J maps of stride 8; each coordinate is the expected one under the softmax of the map's mean over the other axis.
+    """
+
+    def __init__(self, joints: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Sequential(*_levels(1, width, "instance"))
+        self.maps = nn.Conv2d(width * 2 ** (DEPTH - 1), joints, 1)
+        self.apply(_start)
+
+    def forward(self, skeleton_images: Tensor) -> Tensor:
+        """Skeleton images (B, 1, S, S)."""
+        maps = self.maps(self.down(skeleton_images))
+        cells = pg.soft_argmax(maps.float(), marginal=True)
+        # The outermost cells stand for the outermost pixels: a point at the edge can be said.
+        side, count = skeleton_images.shape[-1], maps.shape[-1]
+        points: Tensor = cells * ((side - 1) / (count - 1))
+        return points
+
+
+class PatchDiscriminator(nn.Module):
+    """One scale of D: a logit for every patch of a skeleton image."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        channels = width
+        for stride in (2, 2, 1):
+            layers += [
+                nn.Conv2d(channels, 2 * channels, 4, stride, 1),
+                nn.InstanceNorm2d(2 * channels),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+            channels *= 2
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+        self.apply(_start)
+
+    def forward(self, skeleton_images: Tensor) -> Tensor:
+        """Skeleton images (B, 1, S, S)."""
+        logits: Tensor = self.layers(skeleton_images)
+        return logits
+
+
+class Discriminator(nn.Module):
+    """D: patches at several resolutions, each with weights of its own."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(PatchDiscriminator(config.patch_width) for _ in range(config.scales))
+
+    def forward(self, skeleton_images: Tensor) -> tuple[Tensor, ...]:
+        """Logits (B, 1, h, w) of each scale, of skeleton images (B, 1, S, S) in [−1, 1]."""
+        found = []
+        for number, scale in enumerate(self.scales):
+            if number > 0:
+                skeleton_images = nn.functional.interpolate(
+                    skeleton_images, scale_factor=0.5, mode="bilinear", align_corners=False
+                )
+            found.append(scale(skeleton_images))
+        return tuple(found)

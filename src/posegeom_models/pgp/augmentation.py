@@ -1,0 +1,91 @@
+"""Frames in other colours, mirrored, turned and before other backgrounds, with their labels (000 §4)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import posegeom as pg
+from posegeom_models.data.reels import Frames
+from posegeom_models.ksp.objective import Transformation, turned
+
+
+class Changes(NamedTuple):
+    """How each of B frames is changed.
+
+    Attributes:
+        gain: (B, 3, 1, 1) of the colours.
+        lift: (B, 1, 1, 1) added to them.
+        flip: (B,) bool.
+        angle: (B,) radians, clockwise in the image.
+    """
+
+    gain: Tensor
+    lift: Tensor
+    flip: Tensor
+    angle: Tensor
+
+    @classmethod
+    def random(cls, count: int, jitter: float, turn: float, generator: torch.Generator) -> Changes:
+        """Half of them mirrored.
+
+        Args:
+            count: B.
+            jitter: largest relative change of the colours.
+            turn: largest angle in degrees.
+            generator: draws them.
+        """
+
+        def spread(*shape: int) -> Tensor:
+            return 2 * torch.rand(count, *shape, generator=generator) - 1
+
+        gain, lift = 1 + jitter * spread(3, 1, 1), 0.3 * jitter * spread(1, 1, 1)
+        flip = torch.rand(count, generator=generator) < 0.5
+        return cls(gain, lift, flip, spread() * math.radians(turn))
+
+    def rows(self, rows: slice) -> Changes:
+        """Those of some frames."""
+        return Changes(*(value[rows] for value in self))
+
+    def recolored(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in other colours: what must not change the pose."""
+        return (images * self.gain + self.lift).clamp(0, 1)
+
+    def moved(self, frames: Frames, skeleton: pg.Skeleton) -> Frames:
+        """Frames turned, then mirrored, with their poses: what must not change the appearance.
+
+        Backgrounds and part labels stay as they are.
+        """
+        side = frames.image.shape[-1]
+        image = Transformation(torch.zeros_like(self.flip), self.angle).images(frames.image)
+        points = turned(frames.points, self.angle, side)
+        # The camera rolls with the image: exactly so where the middle of the crop is on its axis, else nearly.
+        cos, sin = self.angle.cos()[:, None], self.angle.sin()[:, None]
+        x, y, z = frames.joints.unbind(-1)
+        joints = torch.stack((cos * x - sin * y, sin * x + cos * y, z), dim=-1)
+        flip = self.flip[:, None, None]
+        return frames._replace(
+            image=torch.where(flip.unsqueeze(-1), image.flip(-1), image),
+            joints=torch.where(flip, pg.flip_joints(joints, skeleton, axis=0), joints),
+            canonical=torch.where(flip, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
+            points=torch.where(flip, pg.flip_joints(points, skeleton, width=side), points),
+        )
+
+
+def before(frames: Frames, backdrops: Tensor, chosen: Tensor) -> Frames:
+    """Some frames before other backgrounds, where their own tells the person from it.
+
+        I + (1 − m)(B_r − B_t),   m = min(1, 6 · |I − B_t|) widened by a pixel
+
+    Args:
+        frames: B frames.
+        backdrops: (B, 3, H, W) B_r.
+        chosen: (B,) bool; the others stay as they are.
+    """
+    difference = (frames.image - frames.background).abs().sum(1, keepdim=True)
+    person = nn.functional.max_pool2d((6 * difference).clamp(max=1), 3, 1, 1)
+    moved = frames.image + (1 - person) * (backdrops - frames.background)
+    return frames._replace(image=torch.where(chosen.view(-1, 1, 1, 1), moved, frames.image))

@@ -1,0 +1,400 @@
+"""The networks of 000 (§3.2; 004 §4) and its fixed transformations T_fk, T_c and T_s between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import posegeom as pg
+from posegeom.frames import rotate
+from posegeom_models.backbones import STAGES, ConvolutionStack, KeyPyramid, ResNetTrunk
+from posegeom_models.ksp.networks import Pose
+
+ABLATIONS = ("none", "without_fk")
+
+CLEAR = 6.0
+"""Logit of a full part in ŷ before training: a probability of 97 % among 13 classes."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; the defaults are the paper's where it gives one.
+
+    Args:
+        size: side of the images in pixels; not given in the paper, 224 is what its ResNet-50 was trained with.
+        stride: of the appearance a, a power of two; not given in the paper. A ResNet is cut where it has this stride.
+        backbone: of E, a ResNet of torchvision; or "pyramid", a small network for training from random weights
+            (`posegeom_models.backbones.KeyPyramid`), beside which the appearance has convolutions of its own.
+        weights: of a ResNet; the paper's are ImageNet's ("IMAGENET1K_V1"), None downloads nothing.
+        width: of the pyramid.
+        pool: a ResNet's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
+        hidden: width of the hidden layers of the two fully connected branches; not given in the paper.
+        appearance_widths: of the convolutions beside a pyramid; the first ones halve the resolution.
+        appearance_channels: Ch of the appearance a; not given in the paper.
+        decoder_widths: of D and its heads, one for each doubling of the resolution, the last for D_I's and D_seg's;
+            not given in the paper.
+        squeeze: a residual block Res(c/squeeze, c/squeeze, c) has c maps; 4 in ResNet-50.
+        focal: of the fixed camera, in image sides; not given in the paper.
+        radius: metres round the pelvis that the restricted translations keep in the image; not given in the paper.
+            None for the farthest that a joint can be.
+        far: the largest distance that the restricted translations allow, in units of the least; not given in the paper.
+        puppet: file of a puppet (`posegeom.Puppet.save`), such as one made of a labelled picture by
+            `posegeom.Puppet.from_labels`; None for the built-in capsules.
+        background: BG_c, the grey behind the people that D_I draws; not given in the paper.
+        rule: of the depth-aware segmentation, "occlusion" or the printed one, "paper"; see docs/notes.
+        ablation: "without_fk" predicts the joints directly, in the camera's axes (Table 3, first row).
+    """
+
+    size: int = 224
+    stride: int = 16
+    backbone: str = "resnet50"
+    weights: str | None = None
+    width: int = 24
+    pool: int = 1
+    hidden: int = 1024
+    appearance_widths: tuple[int, ...] = (64, 128, 256, 512)
+    appearance_channels: int = 64
+    decoder_widths: tuple[int, ...] = (256, 128, 64, 32)
+    squeeze: int = 4
+    focal: float = 2.0
+    radius: float | None = None
+    far: float = 3.0
+    puppet: Path | None = None
+    background: float = 0.0
+    rule: str = "occlusion"
+    ablation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.ablation not in ABLATIONS:
+            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
+        if self.rule not in ("occlusion", "paper"):
+            raise ValueError(f"rule must be occlusion or paper, got {self.rule!r}")
+        if not 0 <= self.background <= 1:
+            raise ValueError(f"background must be in [0, 1], got {self.background}")
+        halvings = self.stride.bit_length() - 1
+        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
+            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
+        if len(self.decoder_widths) != halvings:
+            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        if self.backbone == "pyramid":
+            if len(self.appearance_widths) < halvings:
+                raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
+        elif not 4 <= self.stride <= 32:
+            raise ValueError(f"stride must be 4, 8, 16 or 32 for a ResNet, got {self.stride}")
+
+
+class Residual(nn.Module):
+    """Res(a, b, c): the block of ResNet-50 with 1 x 1, 3 x 3 and 1 x 1 convolutions of a, b and c maps (004 Fig. 3).
+
+    Args:
+        channels: maps that come in.
+        widths: a, b and c.
+        stride: of the 3 x 3 convolution.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, int, int], stride: int = 1) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(channels, first, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(first, second, 3, stride, 1, bias=False), nn.BatchNorm2d(second), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(second, third, 1, bias=False), nn.BatchNorm2d(third)),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels != third:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, third, 1, stride, bias=False), nn.BatchNorm2d(third))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, channels, H, W) to (B, c, H/stride, W/stride)."""
+        return nn.functional.relu(self.layers(maps) + self.shortcut(maps))
+
+
+class ChannelwiseFC(nn.Module):
+    """A fully connected layer for every map, which mixes all places of it and no other map's (004 Fig. 3).
+
+        out[m, u] = Σ_u' W[m, u, u'] in[m, u'] + b[m, u]
+
+    What is at one end of the image can so be of use at the other. At first every place has nearly itself alone.
+
+    Args:
+        channels: number of maps m.
+        side: height and width n of the maps; there are m n⁴ weights.
+    """
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        places = side * side
+        self.weight = nn.Parameter(torch.eye(places) + 0.1 * torch.randn(channels, places, places) / side)
+        self.bias = nn.Parameter(torch.zeros(channels, places))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, m, n, n) to the same shape."""
+        mixed = torch.einsum("muv,bmv->bmu", self.weight, maps.flatten(2)) + self.bias
+        return mixed.view_as(maps)
+
+
+def branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    """A fully connected network with one hidden layer, whose outputs are near 0 at first."""
+    last = nn.Linear(hidden, outputs)
+    nn.init.normal_(last.weight, std=0.01)
+    # Without the normalisation, the first steps of an adaptive optimizer leave half of the hidden units dead.
+    return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
+
+
+class Encoder(nn.Module):
+    """E with T_fk and T_c: an image to the pose (v_3D and c, then p_3D and q) and to the appearance a (§3.2a)."""
+
+    def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton) -> None:
+        super().__init__()
+        if skeleton.lengths is None:
+            raise ValueError(f"skeleton must have bone lengths, got {skeleton.name} without them")
+        if skeleton.trunk is None:
+            raise ValueError(f"skeleton must have a trunk, got {skeleton.name} without one")
+        self.config, self.skeleton = config, skeleton
+        joints = len(skeleton.joints)
+        self.trunk: ResNetTrunk | KeyPyramid
+        self.stem: nn.Module = nn.Identity()
+        self.pose_maps: nn.Module = nn.Identity()
+        if config.backbone == "pyramid":
+            self.trunk = KeyPyramid(config.width, 2 * joints)
+            halvings = len(config.decoder_widths)
+            strides = [2 if place < halvings else 1 for place in range(len(config.appearance_widths))]
+            self.stem = ConvolutionStack(3, config.appearance_widths, strides)
+            channels, features = config.appearance_widths[-1], self.trunk.channels
+        else:
+            self.trunk = ResNetTrunk(config.backbone, STAGES[config.stride.bit_length() - 3], config.weights)
+            channels = self.trunk.channels
+            self.pose_maps = Residual(channels, _widths(channels, config), stride=2)
+            features = channels * config.pool**2
+        self.direct = config.ablation == "without_fk"
+        # Sine and cosine of the hip angle and 13 directions (004 §2), or the joints themselves.
+        count = 3 * joints if self.direct else 2 + 3 * len(skeleton.free_joints)
+        self.local_vectors = branch(features, config.hidden, count)
+        # Three pairs of sine and cosine, and three restricted translations.
+        self.camera_parameters = branch(features, config.hidden, 9)
+        self.appearance_maps = nn.Sequential(
+            Residual(channels, _widths(channels, config)),
+            nn.Conv2d(channels, config.appearance_channels, 1),
+            nn.ReLU(inplace=True),
+            ChannelwiseFC(config.appearance_channels, config.size // config.stride),
+        )
+        self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
+        self.radius = skeleton.reach() if config.radius is None else config.radius
+
+    def forward(self, images: Tensor) -> tuple[Pose, Tensor]:
+        """Pose and appearance of images (B, 3, H, W) in [0, 1]."""
+        if isinstance(self.trunk, ResNetTrunk):
+            maps = self.trunk(images)
+            return self._pose(*self._features(maps)), self.appearance_maps(maps).float()
+        return self.pose(images), self.appearance(images)
+
+    def pose(self, images: Tensor) -> Pose:
+        """E_p alone."""
+        if isinstance(self.trunk, ResNetTrunk):
+            return self._pose(*self._features(self.trunk(images)))
+        features, logits = self.trunk(images)
+        return self._pose(features, logits[:, : len(self.skeleton.joints)])
+
+    def appearance(self, images: Tensor) -> Tensor:
+        """E_a alone: a (B, Ch, H/stride, W/stride)."""
+        maps = self.trunk(images) if isinstance(self.trunk, ResNetTrunk) else self.stem(images)
+        appearance: Tensor = self.appearance_maps(maps)
+        return appearance.float()
+
+    def _features(self, maps: Tensor) -> tuple[Tensor, None]:
+        pooled = nn.functional.adaptive_avg_pool2d(self.pose_maps(maps), self.config.pool)
+        return pooled.flatten(1), None
+
+    def _pose(self, features: Tensor, heat: Tensor | None) -> Pose:
+        local, view = self.local_vectors(features).float(), self.camera_parameters(features).float()
+        # At rest all angles are 0: the camera sees the person's face.
+        rest = torch.tensor([0.0, 1.0], device=local.device)
+        rotation = pg.camera_rotation(
+            *pg.angles_from_sincos(torch.tanh(view[:, :6].unflatten(-1, (3, 2)) + rest)).unbind(-1)
+        )
+        if self.direct:
+            joints = local.unflatten(-1, (-1, 3))
+            joints = joints - joints[:, self.skeleton.root].unsqueeze(1)
+            # They are in the camera's axes already.
+            rotation = torch.eye(3, device=local.device).expand_as(rotation)
+        else:
+            hip = pg.angles_from_sincos(torch.tanh(local[:, None, :2] + rest)).squeeze(-1)
+            directions = torch.tanh(local[:, 2:]).unflatten(-1, (-1, 3))
+            joints = pg.forward_kinematics(directions, hip, self.skeleton, frame="limb")
+        return self.seen(joints, rotation, self.translation(view[:, 6:]))._replace(heat=heat)
+
+    def translation(self, raw: Tensor) -> Tensor:
+        """The restricted translation (B, 3) of unbounded numbers (B, 3)."""
+        return pg.bounded_translation(raw, self.camera, self.radius, self.config.far)
+
+    def posed(self, canonical: Tensor, rotation: Tensor, translation: Tensor) -> Pose:
+        """A pose from outside, such as p_z, in the axes that this encoder predicts: canonical ones, or the camera's."""
+        if not self.direct:
+            return self.seen(canonical, rotation, translation)
+        return self.seen(
+            rotate(rotation.unsqueeze(1), canonical), torch.eye(3).to(rotation).expand_as(rotation), translation
+        )
+
+    def seen(self, joints: Tensor, rotation: Tensor, translation: Tensor) -> Pose:
+        """T_c: p_3D (B, J, 3) through cameras (B, 3, 3), (B, 3) to q."""
+        points, _ = pg.project(in_view(joints, rotation, translation), self.camera)
+        return Pose(joints, rotation, translation, points)
+
+
+def in_view(joints: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    """Joints (B, J, 3) in the axes and at the distance of cameras (B, 3, 3), (B, 3), in full precision."""
+    # A matrix product would be one of half precision under autocast.
+    return rotate(rotation.unsqueeze(1), joints) + translation.unsqueeze(1)
+
+
+def _widths(channels: int, config: NetworkConfig) -> tuple[int, int, int]:
+    return max(1, channels // config.squeeze), max(1, channels // config.squeeze), channels
+
+
+class Head(nn.Module):
+    """D_I or D_seg: the last doubling of the resolution and the output's maps, with p beside every layer's input."""
+
+    def __init__(self, channels: int, parts: int, outputs: int, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.decoder_widths[-1]
+        self.coarse = Residual(channels + parts, _widths(width, config))
+        self.fine = Residual(width + parts, _widths(width, config))
+        self.output = nn.Conv2d(width + parts, outputs, 1)
+
+    def forward(self, maps: Tensor, parts: Tensor) -> Tensor:
+        """Maps of D (B, C, H/2, W/2) and p (B, L, H, W), to (B, outputs, H, W)."""
+        maps = _doubled(self.coarse(_conditioned(maps, parts)))
+        output: Tensor = self.output(_conditioned(self.fine(_conditioned(maps, parts)), parts))
+        return output.float()
+
+
+class Decoder(nn.Module):
+    """D, D_I and D_seg: appearance a and part maps p to an image Î and a segmentation ŷ (§3.2b, 004 Fig. 3).
+
+    The part maps are resized to every level, and join the maps there.
+    """
+
+    def __init__(self, config: NetworkConfig, parts: int) -> None:
+        super().__init__()
+        channels = config.appearance_channels
+        stages = []
+        for width in config.decoder_widths[:-1]:
+            stages.append(Residual(channels + parts, _widths(width, config)))
+            channels = width
+        self.stages = nn.ModuleList(stages)
+        self.image_head = Head(channels, parts, 3, config)
+        self.parts_head = Head(channels, parts, parts + 1, config)
+        self._begin_with_the_puppet(parts, config.background)
+
+    def _begin_with_the_puppet(self, parts: int, background: float) -> None:
+        """Let ŷ be nearly p at first, and Î a grey puppet before BG_c: how people look is left to be learnt."""
+        mask, image = self.parts_head.output, self.image_head.output
+        assert mask.bias is not None  # the layers have one
+        assert image.bias is not None
+        with torch.no_grad():
+            mask.bias.zero_()
+            mask.bias[parts] = CLEAR
+            mask.weight[:, -parts:, 0, 0] = CLEAR * torch.eye(parts + 1, parts)
+            mask.weight[parts, -parts:] = -CLEAR
+            behind = torch.tensor(background).clamp(0.02, 0.98).logit()
+            image.bias.fill_(behind)
+            image.weight[:, -parts:] = -behind
+
+    def forward(self, parts: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
+        """Of p (B, L, H, W) and a (B, Ch, h, w): Î (B, 3, H, W) in [0, 1] and ŷ (B, L + 1, H, W), background last."""
+        maps = self._common(parts, appearance)
+        return self.image_head(maps, parts).sigmoid(), self.parts_head(maps, parts).softmax(1)
+
+    def image(self, parts: Tensor, appearance: Tensor) -> Tensor:
+        """Î alone."""
+        drawn: Tensor = self.image_head(self._common(parts, appearance), parts)
+        return drawn.sigmoid()
+
+    def segmentation(self, parts: Tensor, appearance: Tensor) -> Tensor:
+        """ŷ alone."""
+        said: Tensor = self.parts_head(self._common(parts, appearance), parts)
+        return said.softmax(1)
+
+    def _common(self, parts: Tensor, appearance: Tensor) -> Tensor:
+        maps = appearance
+        for stage in self.stages:
+            maps = _doubled(stage(_conditioned(maps, parts)))
+        return maps
+
+
+def _conditioned(maps: Tensor, parts: Tensor) -> Tensor:
+    """Maps with the part maps at their resolution beside them."""
+    height, width = maps.shape[-2:]
+    return torch.cat((maps, nn.functional.adaptive_avg_pool2d(parts, (height, width)).to(maps.dtype)), dim=1)
+
+
+def _doubled(maps: Tensor) -> Tensor:
+    return nn.functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class PgpNetworks(nn.Module):
+    """E, D and the puppet of 000."""
+
+    def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
+        super().__init__()
+        self.config, self.skeleton = config, skeleton
+        size = (config.size, config.size)
+        puppet = pg.Puppet.capsules(skeleton, size) if config.puppet is None else pg.Puppet.load(config.puppet)
+        if puppet.skeleton.joints != skeleton.joints:
+            raise ValueError(f"{config.puppet} is a puppet of {puppet.skeleton.name}, and {skeleton.name} is wanted")
+        self.joints, self.parts = puppet.joints, puppet.parts
+        for name in ("shape", "uncertainty", "anchors", "anchor_counts"):
+            self.register_buffer(f"puppet_{name}", getattr(puppet, name))
+        self.scale = _metre(puppet)
+        self.encoder = Encoder(config, skeleton)
+        self.decoder = Decoder(config, len(puppet.parts))
+
+    @property
+    def puppet(self) -> pg.Puppet:
+        """The template, where the networks are."""
+        return pg.Puppet(
+            self.get_buffer("puppet_shape"),
+            self.get_buffer("puppet_uncertainty"),
+            self.get_buffer("puppet_anchors"),
+            self.get_buffer("puppet_anchor_counts"),
+            self.joints,
+            self.parts,
+            self.skeleton,
+        )
+
+    def drawn(self, pose: Pose, depth: Tensor | None = None) -> pg.PuppetSegmentation:
+        """T_s: the puppet in a pose, with w_fg and w_unc (§3.1).
+
+        Args:
+            pose: q, and where the camera is.
+            depth: (B, J) of the joints in metres, that say which part is before which; None for the pose's own.
+        """
+        config, camera = self.config, self.encoder.camera
+        own = in_view(pose.joints, pose.rotation, pose.translation)[..., 2]
+        # A limb far away is as much thinner as it is shorter: output pixels of a metre over those of the template.
+        focal = config.focal * config.size / pose.translation[:, 2:]
+        width_scale = focal / config.size * self.get_buffer("puppet_shape").shape[-2] / self.scale
+        return pg.puppet_segmentation(
+            pose.points, own if depth is None else depth, self.puppet, camera.size, config.rule, width_scale
+        )
+
+    def forward(self, images: Tensor) -> Pose:
+        """The test-time path: an image to its pose."""
+        pose: Pose = self.encoder.pose(images)
+        return pose
+
+
+def _metre(puppet: pg.Puppet) -> float:
+    """Pixels of the template that a metre has, by its limbs."""
+    skeleton = puppet.skeleton
+    assert skeleton.lengths is not None  # the encoder's check, for the same joints
+    length_of = dict(zip((child for _, child in skeleton.bones), skeleton.lengths, strict=True))
+    pixels = metres = 0.0
+    for joints, anchors in zip(puppet.joints, puppet.anchors, strict=True):
+        if len(joints) == 2 and joints[1] in length_of and skeleton.parents[joints[1]] == joints[0]:
+            pixels += float((anchors[1] - anchors[0]).norm())
+            metres += length_of[joints[1]]
+    return pixels / metres

@@ -1,0 +1,147 @@
+"""The losses of 000 (§3.3), with the paper's names; images in [0, 1], lengths in metres and shares of the side.
+
+The notation Î_{a_s}^{p_z} of the paper is the image that the decoder draws of appearance a_s in pose p_z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+import posegeom as pg
+from posegeom.frames import compose
+from posegeom_models.ksp.networks import Pose
+from posegeom_models.pgp.networks import PgpNetworks, in_view
+from posegeom_models.training import statistics_kept
+
+
+def l_image_u(
+    networks: PgpNetworks, source: Tensor, target: Tensor, recolored: Tensor, salient: Tensor, beta: float
+) -> Mapping[str, Tensor]:
+    """L_I^u = (1 − ŷ_{a_s}^{p_t}(L + 1) + β m_sal) ⊗ |Î_{a_s}^{p_t} − I_t|, uncertain of where the person is (§3.3a).
+
+    Nothing is detached but I_t, which is data: through the weight, parts leave where the images disagree. The encoder
+    and the whole decoder learn.
+
+    Args:
+        networks: E and D.
+        source: (B, 3, H, W) I_s, which gives a_s.
+        target: (B, 3, H, W) I_t.
+        recolored: (B, 3, H, W) I_t in other colours, which gives p_t: colours must not change the pose.
+        salient: (B, H, W) m_sal of I_t.
+        beta: β.
+    """
+    pose = networks.encoder.pose(recolored)
+    image, said = networks.decoder(networks.drawn(pose).maps[:, :-1], networks.encoder.appearance(source))
+    weight = 1 - said[:, -1] + beta * salient
+    return {"image": pg.masked_l1(image, target, weight)}
+
+
+def bone_error(joints: Tensor, skeleton: pg.Skeleton) -> Tensor:
+    """|b − α| in metres: the bone-length constraint on joints (B, J, 3) that no T_fk made (§4.3)."""
+    assert skeleton.lengths is not None  # the encoder's check
+    lengths = torch.linalg.vector_norm(pg.bone_vectors(joints, skeleton), dim=-1)
+    apart: Tensor = lengths - lengths.new_tensor(skeleton.lengths)
+    return apart.abs().mean()
+
+
+def l_image_c(networks: PgpNetworks, source: Tensor, target: Tensor, pose: Pose) -> Mapping[str, Tensor]:
+    """L_I^c = w_fg ⊗ |Î_{a_s}^{p_z} − Î_{a_t}^{p_z}| + (1 − w_fg) ⊗ |Î_{a_s}^{p_z} − BG_c| (§3.3a).
+
+    w_fg is of p_z, which is data. Both images learn: neither is the target. The appearance's branch, D and D_I learn.
+
+    Args:
+        networks: E and D.
+        source: (B, 3, H, W) I_s, which gives a_s.
+        target: (B, 3, H, W) I_t, which gives a_t.
+        pose: p_z.
+    """
+    drawn = networks.drawn(pose)
+    parts, foreground = drawn.maps[:, :-1], drawn.foreground
+    of_source, of_target = (
+        networks.decoder.image(torch.cat((parts, parts)), networks.encoder.appearance(torch.cat((source, target))))
+    ).chunk(2)
+    background = of_source.new_full((1, 1, 1), networks.config.background)
+    return {
+        "same": pg.masked_l1(of_source, of_target, foreground),
+        "background": pg.masked_l1(of_source, background, 1 - foreground),
+    }
+
+
+def l_seg(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Tensor]:
+    """L_seg = (1 − w_unc) ⊗ CE(ŷ_{a_s}^{p_z}, y^{p_z}) + w_unc ⊗ SE(ŷ_{a_s}^{p_z}) (§3.3b).
+
+    y^{p_z} is the target and has no gradient. Its points are q_z, and which part is before which is told by the pose
+    p̂_z = E_p(Î_{a_s}^{p_z}) in the camera of q_z. The appearance's branch, D and D_seg learn.
+
+    Args:
+        networks: E and D.
+        source: (B, 3, H, W) I_s, which gives a_s.
+        pose: p_z.
+    """
+    parts = networks.drawn(pose).maps[:, :-1]
+    appearance = networks.encoder.appearance(source)
+    said = networks.decoder.segmentation(parts, appearance)
+    with torch.no_grad(), statistics_kept(networks):
+        again = networks.encoder.pose(networks.decoder.image(parts, appearance))
+        depth = in_view(again.joints, pose.rotation, pose.translation)[..., 2]
+        drawn = networks.drawn(pose, depth)
+        labels = pg.hard_segmentation(drawn.maps)
+    return {"parts": pg.segmentation_uncertainty_loss(said, labels, drawn.uncertainty)}
+
+
+def l_p3d(networks: PgpNetworks, source: Tensor, pose: Pose, lambda_points: float = 0.0) -> Mapping[str, Tensor]:
+    """L_{p_z^3D} = |p_z^3D − p̂_z^3D|, p̂_z^3D = E_p(Î_{a_s}^{p_z}), an energy (§3.3c).
+
+    p_z^3D is data. Call this with the decoder or with the encoder frozen; the one that is not learns.
+
+    Args:
+        networks: E and D.
+        source: (B, 3, H, W) I_s, which gives a_s.
+        pose: p_z.
+        lambda_points: weight of |q_z − q̂_z|, a term that the paper does not have: without it nothing but L_I^u says
+            how the camera is turned.
+    """
+    image = networks.decoder.image(networks.drawn(pose).maps[:, :-1], networks.encoder.appearance(source))
+    with statistics_kept(networks.encoder):
+        again = networks.encoder.pose(image)
+    terms = {"p_3D": (pose.joints - again.joints).abs().mean()}
+    if lambda_points > 0:
+        terms["q"] = lambda_points * (pose.points - again.points).abs().mean() / networks.config.size
+    return terms
+
+
+def l_a(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Tensor]:
+    """L_{a_s} = |a_s − â_s|, â_s = E_a(Î_{a_s}^{p_z}), an energy (§3.3c).
+
+    a_s is the target, without a gradient; as the decoder's input it has one. Call this with the decoder or with the
+    encoder frozen; the one that is not learns.
+
+    Args:
+        networks: E and D.
+        source: (B, 3, H, W) I_s, which gives a_s.
+        pose: p_z.
+    """
+    appearance = networks.encoder.appearance(source)
+    image = networks.decoder.image(networks.drawn(pose).maps[:, :-1], appearance)
+    with statistics_kept(networks.encoder):
+        again = networks.encoder.appearance(image)
+    return {"a": (appearance.detach() - again).abs().mean()}
+
+
+def l_views(first: Pose, second: Pose, shift: Tensor) -> Mapping[str, Tensor]:
+    """|p_3D − p_3D'| + |R_c' − R_12 R_c|: one pose, seen by two cameras whose extrinsics are known (§4.1).
+
+    Both poses learn: neither is the target. Translations stay out of it: each view is a crop with a scale of its own.
+
+    Args:
+        first: of the first camera's images.
+        second: of the second one's, at the same instants.
+        shift: (B, 3, 3) R_12, from the first camera's axes to the second's.
+    """
+    return {
+        "p_3D": (first.joints - second.joints).abs().mean(),
+        "camera": (second.rotation - compose(shift, first.rotation)).abs().mean(),
+    }
