@@ -74,8 +74,15 @@ def find_config(model: str, name: str) -> Path:
 
     Raises:
         FileNotFoundError: neither; names those that ship.
+        ValueError: the file holds no settings.
     """
     if Path(name).is_file():
+        try:
+            settings = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name}: not a YAML file of settings: {error}") from None
+        if not isinstance(settings, dict):
+            raise ValueError(f"{name}: not a YAML file of settings such as training: {{steps: 100}}")
         return Path(name)
     folder = Path(__file__).parent / model
     shipped = sorted(path.stem for path in folder.glob("*.yaml"))
