@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from posegeom_models.data.filming import RenderedFrames, render_takes
 from posegeom_models.data.identities import DOMAINS
 from posegeom_models.data.mocap import Motion, read_motion
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig, contact_sheet
-from posegeom_models.data.repertoire import Recording, load_pool, recording, step_of
+from posegeom_models.data.repertoire import Recording, load_pool, motion_folder, recording, step_of
 from posegeom_models.data.takes import Staging, Take, make_take
 from posegeom_models.drawing import save_video, to_bytes
 
@@ -100,7 +99,7 @@ def choose_recording(options: RenderOptions, random: np.random.Generator) -> tup
         ValueError: the motion is too short, has no free fall where one is wanted, or lacks joints, all of them named;
             or no such clip.
     """
-    path = _default_folder() if options.motion is None else options.motion
+    path = motion_folder() if options.motion is None else options.motion
     if path is None or path.is_dir():
         frames = FRAMES if options.frames is None else options.frames
         pool = load_pool("test", path, BODY_17, options.content, frames, options.frame_rate)
@@ -130,11 +129,6 @@ def _named(motion: Motion) -> Motion:
     if "left_hip" in motion.joints:
         return motion
     return Motion(motion.name, BODY_17.joints, BODY_17.parents, motion.to_skeleton(BODY_17), motion.frame_rate)
-
-
-def _default_folder() -> Path | None:
-    folder = Path(os.environ.get("POSEGEOM_DATA") or Path("..") / "shared" / "data")
-    return folder if (folder / "cmu17_test.npz").is_file() else None
 
 
 def _pick(pool: Sequence[Recording], clip: str | None, where: str, random: np.random.Generator) -> Recording:
