@@ -22,8 +22,11 @@ def results(value: object) -> list[Tensor]:
 
 def cotangents(outputs: Sequence[Tensor]) -> list[Tensor]:
     """Gradients to start a backward with, the same for every contender."""
-    generator = torch.Generator().manual_seed(1)
-    return [torch.randn(value.shape, generator=generator).to(value) for value in outputs]
+    if not outputs:
+        return []
+    # Drawn where they are needed: gigabytes of them from the CPU would take longer than everything measured.
+    generator = torch.Generator(outputs[0].device).manual_seed(1)
+    return [torch.randn(value.shape, generator=generator, device=value.device).to(value.dtype) for value in outputs]
 
 
 def leaves(load: Workload, dtype: torch.dtype | None = None) -> list[Tensor]:
@@ -79,6 +82,16 @@ def backward(load: Workload, run: Contender) -> Run:
     return lambda: torch.autograd.grad(outputs, inputs[: load.active], pulls, retain_graph=True)
 
 
+def fits(direction: Callable[[Workload, Contender], Run], load: Workload, run: Contender) -> bool:
+    """Whether a contender finds the memory that it needs."""
+    try:
+        direction(load, run)()
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
+
+
 def times(contenders: dict[str, Run], device: str, rounds: int) -> Times:
     """Milliseconds of every contender, one after the other in every round, after two rounds of warm-up."""
     measured: Times = {name: [] for name in contenders}
@@ -99,11 +112,15 @@ def _on_cpu(run: Run) -> float:
 CACHE = 256 * 2**20
 """Bytes written before a measurement on a GPU, so that nothing of the last one is still in its cache."""
 
+AHEAD = 16
+"""How often they are written: the device is busy for a millisecond, in which the call is launched whole."""
+
 
 def _on_cuda(run: Run) -> float:
     flush = torch.empty(CACHE, dtype=torch.int8, device="cuda")
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    flush.zero_()  # also keeps the device busy while the call is being launched
+    for _ in range(AHEAD):
+        flush.zero_()
     start.record()
     run()
     end.record()

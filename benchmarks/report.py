@@ -107,7 +107,8 @@ def speed_table(rows: list[dict[str, Any]]) -> list[str]:
     ]
     lines = []
     for row in rows:
-        memory = " / ".join(mebibytes(row[f"peak_bytes_{name}"]) for name in ("ours", "eager", "compiled"))
+        peaks = (row.get(f"peak_bytes_{name}") for name in ("ours", "eager", "compiled"))
+        memory = " / ".join("too much" if peak is None else mebibytes(peak) for peak in peaks)
         lines.append(
             [
                 f"`{row['operator']}`",

@@ -21,6 +21,7 @@ from benchmarks.measure import (
     both,
     check_parity,
     copy_ceiling,
+    fits,
     forward,
     peak_memory,
     quantiles,
@@ -82,6 +83,8 @@ def moved_bytes(load: Workload, direction: str) -> int:
 
 def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
     """One row per operator, shape, dtype and direction."""
+    # A backward is measured many times on one graph, which a compiled one must not overwrite.
+    torch._functorch.config.donated_buffer = False
     for dtype in DTYPES[device]:
         for operator, batch, items, side in PLAN[device]:
             load = workload(operator, batch, items, side, device, dtype)
@@ -95,7 +98,8 @@ def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
             if device == "cpu":
                 directions["forward+backward"] = both
             for direction, wrap in directions.items():
-                measured = times({name: wrap(load, run) for name, run in contenders.items()}, device, ROUNDS[device])
+                calls = {name: wrap(load, run) for name, run in contenders.items() if fits(wrap, load, run)}
+                measured = times(calls, device, ROUNDS[device])
                 median, low, high = quantiles(measured["ours"])
                 moved = moved_bytes(load, direction)
                 row: dict[str, object] = {
@@ -112,8 +116,8 @@ def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
                 for name, values in measured.items():
                     if name != "ours":
                         row[f"times_{name}"] = round(quantiles(values)[0] / median, 2)
-                for name, run in contenders.items():
-                    row[f"peak_bytes_{name}"] = peak_memory(wrap(load, run), device)
+                for name, call in calls.items():
+                    row[f"peak_bytes_{name}"] = peak_memory(call, device)
                 yield row
 
 
@@ -142,7 +146,7 @@ def memory_rows(device: str) -> Iterator[dict[str, object]]:
 def largest_batch(operator: str, items: int, side: int, device: str, name: str) -> int:
     """The largest batch, of those with at most three binary digits that are not 0, that fits the budget."""
 
-    def fits(batch: int) -> bool:
+    def within(batch: int) -> bool:
         load = workload(operator, batch, items, side, device, torch.float32)
         inputs = [value.detach().requires_grad_() for value in load.inputs]
         run = load.contenders[name]
@@ -154,10 +158,10 @@ def largest_batch(operator: str, items: int, side: int, device: str, name: str) 
         return peak_memory(step, device) <= BUDGET[device]
 
     batch = 1
-    while fits(2 * batch):
+    while within(2 * batch):
         batch *= 2
     for step in (batch // 2, batch // 4):
-        if step and fits(batch + step):
+        if step and within(batch + step):
             batch += step
     return batch
 
