@@ -134,6 +134,21 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(values), deciles[1], deciles[7]
 
 
+def kernel_time(run: Run) -> float | None:
+    """Milliseconds that posegeom's own kernels take in a call on a GPU, without what PyTorch does around them."""
+    flush = torch.empty(CACHE, dtype=torch.int8, device="cuda")
+    calls = 10
+    run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(calls):
+            flush.zero_()
+            run()
+        torch.cuda.synchronize()
+    own = [event for event in profiler.events() or () if event.name.startswith("_") and event.name.endswith("_kernel")]
+    took = sum(event.device_time for event in own if event.device_type == torch.autograd.DeviceType.CUDA)
+    return took / calls / 1000 if own else None
+
+
 def peak_memory(run: Run, device: str) -> int:
     """Bytes that a call has allocated at its worst moment, beyond what was there before it."""
     run()

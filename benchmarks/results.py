@@ -34,8 +34,58 @@ def ksp_row(config: Row) -> tuple[str, float | None]:
     return (name, paper) if config["with_unpaired"] else (f"{name}, w/o D_unp", 91.1)
 
 
+ROWS_OF_001 = {
+    "none": ("all losses", 96.7),
+    "without_bl": ("w/o L_bl", 112.3),
+    "base": ("L_D + L_Ω + L_base", 122.1),
+    "images": ("L_D + L_Ω", 139.3),
+}
+"""Table 3 of 001."""
+
+
+def imagepose_row(config: Row) -> tuple[str, float | None]:
+    """What a run of 001 is called, and the paper's P-MPJPE on Human3.6M (Table 3)."""
+    name, paper = ROWS_OF_001[config["ablation"]]
+    name += ", with reconstruction" if config["lambda_image"] > 0 else ""
+    if config["skeleton"] == "HAND_21":
+        return f"hands, {name}", None
+    return f"{name}, images also of {config['more_images']}" if config["more_images"] else name, paper
+
+
+def lifting_row(config: Row) -> tuple[str, float | None]:
+    """What a run of 001's lifting is called, and the P-MPJPE of the work that it extends (001 Table 1)."""
+    names = {"none": "all losses", "without_bl": "w/o L_bl", "base": "L_base"}
+    return names[config["ablation"]], 36.7 if config["ablation"] == "none" else None
+
+
+def pgp_row(config: Row) -> tuple[str, float | None]:
+    """What a run of 000 is called, and the papers' P-MPJPE on Human3.6M (000 Tables 2 and 3, 004 Table 1)."""
+    variants = {
+        "unsup": ("unsupervised", 99.2),
+        "multi-view": ("multi-view", 85.8),
+        "weakly": ("weakly (2D)", 62.4),
+        "semi": (f"semi (3D, {100 * config['labelled_share']:.0f} %)", 50.8),
+    }
+    name, paper = variants[config["variant"]]
+    if not config["self_supervised"]:
+        return f"{name}, labels alone", None
+    ablations = {
+        "w/o T_fk∘T_c": (config["network"]["ablation"] == "without_fk", 126.8),
+        "w/o q_z": (not config["with_unpaired"], 178.9),
+        "w/o m_sal": (config["beta"] == 0, 189.4),
+        "w/o adaptation": (not config["adaptation"], 123.7),
+    }
+    for what, (chosen, number) in ablations.items():
+        if chosen:
+            return f"{name}, {what}", number if config["variant"] == "unsup" else None
+    return name, paper
+
+
 MODELS: dict[str, tuple[str, Callable[[Row], tuple[str, float | None]]]] = {
     "ksp": ("002, kinematic-structure-preserved representation (`ksp`)", ksp_row),
+    "pgp": ("000 and 004, part-guided novel image synthesis (`pgp`)", pgp_row),
+    "imagepose": ("001, 3D pose from a single image (`imagepose`)", imagepose_row),
+    "lifting": ("001, lifting from given 2D poses (`lifting`; the paper's number is with reflection)", lifting_row),
 }
 """How each model's runs are told apart."""
 
@@ -75,7 +125,8 @@ def page(evaluations: list[Row]) -> str:
         "training. The constant answer is the mean pose of the training set, turned like the truth: where a model's",
         "P-MPJPE is above it, the mean pose is the better answer. Minutes are those of training, with the frames",
         "that were rendered on the way, often beside other work on the same machine. The paper's number is that on",
-        "the paper's own data, a different task: it is there for the order of the rows, not for their size.",
+        "the paper's own data, a different task: it is there for the order of the rows, not for their size. Scores of",
+        "parts are the model's, then those of the parts without shape, then the constant answer's.",
         "",
     ]
     for model, (title, named) in MODELS.items():
@@ -83,6 +134,13 @@ def page(evaluations: list[Row]) -> str:
         if rows:
             lines += [f"## {title}", "", *results_table(rows, named), ""]
     return "\n".join(lines)
+
+
+def figure(evaluation: Row, key: str) -> str:
+    """The model's figure; of parts, also that of the parts without shape and that of the constant answer."""
+    answers = ("model", "unaware", "constant") if key.startswith(("f1", "iou")) else ("model",)
+    told = [evaluation[answer][key] for answer in answers if key in evaluation.get(answer, {})]
+    return " / ".join(f"{value:.{HEADS[key][1]}f}" for value in told)
 
 
 def results_table(evaluations: list[Row], named: Callable[[Row], tuple[str, float | None]]) -> list[str]:
@@ -95,10 +153,15 @@ def results_table(evaluations: list[Row], named: Callable[[Row], tuple[str, floa
         run, config, data = each["run"], each["config"], each["data"]
         name, paper = named(config)
         training = config["training"]
-        cells = [name, config["data"]["domain"], data["domain"] or config["data"]["domain"]]
-        cells += [f"{each['model'][key]:.{HEADS[key][1]}f}" if key in each["model"] else "" for key in figures]
+        # Lifting has motion and no images: no domain, no size.
+        own = config["data"].get("domain", "")
+        cells = [name, own, data["domain"] or own]
+        cells += [figure(each, key) for key in figures]
         cells += [f"{each['constant'].get('p_mpjpe', float('nan')):.1f}", "" if paper is None else f"{paper:.1f}"]
-        cells += [f"{config['data']['size']}²", f"{run['step']} × {training['batch_size']}"]
+        cells += [
+            f"{config['data']['size']}²" if "size" in config["data"] else "",
+            f"{run['step']} × {training['batch_size']}",
+        ]
         threads = f", {training['threads']} thread" if training["threads"] == 1 else ""
         cells += [f"{run['seconds'] / 60:.1f}", run["machine"] + threads, str(training["seed"]), run["commit"] or ""]
         lines.append(cells)

@@ -13,9 +13,6 @@ triton = pytest.importorskip("triton")
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler in this process")
 
-GAUSSIANS = {"ROWS": 8, "COLUMNS": 128}
-TILE = {"ROWS": 32, "COLUMNS": 32}
-LINE = {"ROWS": 4, "COLUMNS": 32, "PARTS": 16}
 TABLES = {"parents": "i32", "children": "i32"}
 AFFINE = dict.fromkeys(("linear", "mu", "bar", "template"), "compute")
 MAPS = dict.fromkeys(("shape_out", "uncertainty_out", "by_shape", "by_uncertainty", "image", "maps", "gradient"), "io")
@@ -30,30 +27,39 @@ POINTERS = {
 }
 
 
+def tile(shape):
+    """A tile's rows and columns, as constants."""
+    return {"ROWS": shape[0], "COLUMNS": shape[1]}
+
+
 def kernels():
-    """(kernel, constants, warps) in every form that a launcher asks for."""
+    """(kernel, constants, warps) in every form that a launcher asks for, with the tiles of an image of 128 x 128."""
     from posegeom.kernels import maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
 
+    size = (128, 128)
     for given in (False, True):
         weights = {"HAS_WEIGHT": given}
-        yield maps_heatmaps._joint_heatmaps_fwd_kernel, {"HAS_PRECISION": given, **weights, **GAUSSIANS}, 4
-        yield (
-            maps_heatmaps._joint_heatmaps_bwd_kernel,
-            {"HAS_PRECISION": given, "PER_PROGRAM": 16, **weights, **GAUSSIANS},
-            4,
-        )
-        limb = {"HAS_ACROSS": given, "HAS_STRETCH": given, **weights, **GAUSSIANS}
-        yield maps_limbs._limb_maps_fwd_kernel, limb, 4
-        yield maps_limbs._limb_maps_bwd_kernel, {"PER_PROGRAM": 16, **limb}, 4
         for power in (1, 2):
-            figure = {"POWER": power, "BONES": 16, **weights, **TILE}
-            yield maps_skeleton._skeleton_image_fwd_kernel, figure, 4
-            yield maps_skeleton._skeleton_image_bwd_kernel, figure, 4
-        yield puppet._part_maps_bwd_kernel, {"BY_TEMPLATE": given, **GAUSSIANS}, 4
-    yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "PARTS": 16, "JOINTS": 32}, 1
-    yield puppet._part_maps_fwd_kernel, dict(GAUSSIANS), 4
-    yield segmentation._puppet_segmentation_fwd_kernel, dict(LINE), 4
-    yield segmentation._puppet_segmentation_bwd_kernel, dict(LINE), 4
+            figure = {"POWER": power, "BONES": 16, **weights}
+            forward, backward = maps_skeleton.FORWARD, maps_skeleton.BACKWARD
+            yield maps_skeleton._skeleton_image_fwd_kernel, {**figure, **tile(forward.shape(*size))}, forward.warps
+            yield maps_skeleton._skeleton_image_bwd_kernel, {**figure, **tile(backward.shape(*size))}, backward.warps
+        heat = {"HAS_PRECISION": given, **weights}
+        limb = {"HAS_ACROSS": given, "HAS_STRETCH": given, **weights}
+        for module, name, form in ((maps_heatmaps, "joint_heatmaps", heat), (maps_limbs, "limb_maps", limb)):
+            forward, backward = module.FORWARD, module.BACKWARD
+            yield getattr(module, f"_{name}_fwd_kernel"), {**form, **tile(forward.shape(*size))}, forward.warps
+            form = {"PER_PROGRAM": 16, **form, **tile(backward.shape(*size))}
+            yield getattr(module, f"_{name}_bwd_kernel"), form, backward.warps
+        form = {"BY_TEMPLATE": given, **tile(puppet.BACKWARD.shape(*size))}
+        yield puppet._part_maps_bwd_kernel, form, puppet.BACKWARD.warps
+    yield puppet._part_maps_fwd_kernel, tile(puppet.FORWARD.shape(*size)), puppet.FORWARD.warps
+    yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "JOINTS": 32}, 1
+    for kernel, tiling in (
+        (segmentation._puppet_segmentation_fwd_kernel, segmentation.FORWARD),
+        (segmentation._puppet_segmentation_bwd_kernel, segmentation.BACKWARD),
+    ):
+        yield kernel, {"PARTS": 16, **tile(segmentation._shape(tiling, *size, 12))}, tiling.warps
 
 
 def build(kernel, constants, warps, compute, io, capability):

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,23 +20,34 @@ from torch import Tensor
 
 from posegeom._dispatch import differentiate_reference
 
-WIDEST_TILE = 128
-"""Columns of the widest tile; 512 bytes of float32, four full memory sectors for every warp."""
 
-ENOUGH_PROGRAMS = 2048
-"""From this many programs on a backward gives one program all tiles of an image: a large GPU is full either way."""
+class Tiling(NamedTuple):
+    """How an image is cut into tiles, a program's work at a time; docs/kernels.md says how the figures were found.
 
-
-def tile_shape(height: int, width: int, pixels: int = 1024, widest: int = WIDEST_TILE) -> tuple[int, int, int, int]:
-    """Rows and columns of a tile, how many tiles lie side by side, and how many an image has.
-
-    The width is the power of two from 16 to `widest` that sticks out least over the image.
+    Attributes:
+        pixels: of a tile at most.
+        widest: columns at most, a power of two from 16 to 128.
+        warps: that work on a tile.
     """
-    sides = [side for side in (128, 64, 32, 16) if side <= min(widest, pixels)]
-    columns = min(sides, key=lambda side: -(-width // side) * side)
-    rows = max(min(pixels // columns, _power_of_two(height)), 1)
-    across = -(-width // columns)
-    return rows, columns, across, across * -(-height // rows)
+
+    pixels: int
+    widest: int
+    warps: int
+
+    def shape(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Rows and columns of a tile, how many tiles lie side by side, and how many an image has.
+
+        The width is the power of two from 16 to `widest` that sticks out least over the image.
+        """
+        sides = [side for side in (128, 64, 32, 16) if side <= min(self.widest, self.pixels)]
+        columns = min(sides, key=lambda side: -(-width // side) * side)
+        rows = max(min(self.pixels // columns, _power_of_two(height)), 1)
+        across = -(-width // columns)
+        return rows, columns, across, across * -(-height // rows)
+
+
+ENOUGH_PROGRAMS = 8192
+"""From this many programs on a backward gives one program all tiles of an image: a large GPU is full either way."""
 
 
 def tiles_per_program(images: int, tiles: int) -> tuple[int, int]:

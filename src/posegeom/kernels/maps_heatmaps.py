@@ -11,11 +11,11 @@ from torch import Tensor
 
 from posegeom._checks import compute_dtype
 from posegeom.kernels.launch import (
+    Tiling,
     differentiate_again,
     on_device,
     pixels,
     scalar,
-    tile_shape,
     tiles_per_program,
     tl_dtype,
     total,
@@ -23,6 +23,8 @@ from posegeom.kernels.launch import (
 from posegeom.maps import Size, gaussian_maps
 
 Context = Any
+
+FORWARD, BACKWARD = Tiling(2048, 128, 4), Tiling(1024, 128, 2)
 
 
 @triton.jit
@@ -60,6 +62,15 @@ def _joint_heatmaps_fwd_kernel(
 
 
 @triton.jit
+def _profile(distance, rho):
+    """exp(−½ (ρ d)²), and that times d and d². Where it is 0, d² may be infinite."""
+    scaled = distance * rho
+    value = tl.exp(-0.5 * scaled * scaled)
+    first = tl.where(value == 0.0, 0.0, value * distance)
+    return value, first, tl.where(value == 0.0, 0.0, first * distance)
+
+
+@triton.jit
 def _joint_heatmaps_bwd_kernel(
     gradient,
     points,
@@ -80,7 +91,10 @@ def _joint_heatmaps_bwd_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Some tiles' share of one joint's gradients: to x, y, ρ and w."""
+    """Some tiles' share of one joint's gradients: to x, y, ρ and w.
+
+    The map is a product of a profile along x and one along y, so a pixel costs seven multiplications and no exp.
+    """
     joint = (tl.program_id(0) // programs).to(tl.int64)
     program = tl.program_id(0) % programs
     x, y = tl.load(points + 2 * joint).to(COMPUTE), tl.load(points + 2 * joint + 1).to(COMPUTE)
@@ -94,13 +108,14 @@ def _joint_heatmaps_bwd_kernel(
         rows, columns = pixels(program * PER_PROGRAM + step, tiles_x, ROWS, COLUMNS)
         inside = (rows < height) & (columns < width)
         here = gradient + joint * height * width + rows * width + columns
-        dx, dy = columns.to(COMPUTE) - x, rows.to(COMPUTE) - y
-        a, b = dx * rho, dy * rho
-        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE) * tl.exp(-0.5 * (a * a + b * b))
-        zeroth += pull
-        by_x += pull * dx
-        by_y += pull * dy
-        second += pull * dx * dx + pull * dy * dy  # in this order: d² alone may be infinite where the pull is 0
+        pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE)
+        along_x, first_x, second_x = _profile(columns.to(COMPUTE) - x, rho)
+        along_y, first_y, second_y = _profile(rows.to(COMPUTE) - y, rho)
+        on_x, on_y = pull * along_y, pull * along_x
+        zeroth += on_x * along_x
+        by_x += on_x * first_x
+        by_y += on_y * first_y
+        second += on_x * second_x + on_y * second_y
     strength = rho
     if HAS_WEIGHT:
         strength = rho * tl.load(weight + joint).to(COMPUTE)
@@ -124,7 +139,7 @@ def _joint_heatmaps(points, precision, weight, rho, height, width, dtype):
     if maps.numel() == 0:
         return maps
     joints = points[..., 0].numel()
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = FORWARD.shape(height, width)
     with on_device(points):
         _joint_heatmaps_fwd_kernel[(joints * tiles,)](
             points.contiguous(),
@@ -141,6 +156,7 @@ def _joint_heatmaps(points, precision, weight, rho, height, width, dtype):
             COMPUTE=tl_dtype(points),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=FORWARD.warps,
         )
     return maps
 
@@ -158,7 +174,7 @@ def _(points, precision, weight, rho, height, width, dtype):
 def _joint_heatmaps_backward(gradient, points, precision, weight, rho):
     height, width = gradient.shape[-2:]
     joints = points[..., 0].numel()
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = BACKWARD.shape(height, width)
     per_program, programs = tiles_per_program(joints, tiles)
     sums = points.new_empty((*points.shape[:-1], programs, 4), dtype=compute_dtype(points))
     if sums.numel() == 0:
@@ -182,6 +198,7 @@ def _joint_heatmaps_backward(gradient, points, precision, weight, rho):
             PER_PROGRAM=per_program,
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=BACKWARD.warps,
         )
     return sums.squeeze(-2) if programs == 1 else sums.sum(-2)
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from posegeom._checks import compute_dtype
 from posegeom.frames import TINY
 from posegeom.kernels.launch import (
+    Tiling,
     differentiate_again,
     index_table,
     on_device,
     pixels,
     scalar,
-    tile_shape,
     tiles_per_program,
     tl_dtype,
     total,
@@ -26,6 +26,8 @@ from posegeom.kernels.maps_bones import joints_from_bones
 from posegeom.maps import NARROWEST, Bones, Size, limb_gaussians
 
 Context = Any
+
+FORWARD, BACKWARD = Tiling(2048, 128, 4), Tiling(1024, 128, 2)
 
 _TINY = tl.constexpr(TINY)
 _NARROWEST = tl.constexpr(NARROWEST)
@@ -46,8 +48,8 @@ def _limb(
     COMPUTE: tl.constexpr,
 ):
     """Middle, direction, length, stretch and 1/σ_x of a limb; whether σ_x is at its smallest, and the length zero."""
-    bone = (limb % bones).to(tl.int32)
-    body = points + (limb // bones) * joints * 2
+    bone = limb % bones
+    body = points + (limb // bones).to(tl.int64) * joints * 2
     start, end = body + 2 * tl.load(parents + bone), body + 2 * tl.load(children + bone)
     ax, ay = tl.load(start).to(COMPUTE), tl.load(start + 1).to(COMPUTE)
     bx, by = tl.load(end).to(COMPUTE), tl.load(end + 1).to(COMPUTE)
@@ -97,7 +99,7 @@ def _limb_maps_fwd_kernel(
     COLUMNS: tl.constexpr,
 ):
     """One tile of one map: w exp(−½ (a² + b²)), a along and b across the limb in units of their widths."""
-    limb = (tl.program_id(0) // tiles).to(tl.int64)
+    limb = tl.program_id(0) // tiles  # in 32 bits, where a division costs a tenth
     rows, columns = pixels(tl.program_id(0) % tiles, tiles_x, ROWS, COLUMNS)
     x, y, c, s, _, _, along, _, _ = _limb(
         points, parents, children, stretch, limb, bones, joints, stretch_high, stretch_low, HAS_STRETCH, COMPUTE
@@ -111,7 +113,7 @@ def _limb_maps_fwd_kernel(
     value = tl.exp(-0.5 * (a * a + b * b))
     if HAS_WEIGHT:
         value = value * tl.load(weight + limb).to(COMPUTE)
-    here = maps + limb * height * width + rows * width + columns
+    here = maps + limb.to(tl.int64) * height * width + rows * width + columns
     tl.store(here, value.to(maps.dtype.element_ty), mask=(rows < height) & (columns < width))
 
 
@@ -149,7 +151,7 @@ def _limb_maps_bwd_kernel(
     With S = gradient · map / w, a = c dx + s dy and b = c dy − s dx, the sums of S·a, S·b, S·a², S·a·b, S·b² and S give
     every gradient.
     """
-    limb = (tl.program_id(0) // programs).to(tl.int64)
+    limb = tl.program_id(0) // programs  # in 32 bits, where a division costs a tenth
     program = tl.program_id(0) % programs
     x, y, c, s, length, relative, along, clamped, zero = _limb(
         points, parents, children, stretch, limb, bones, joints, stretch_high, stretch_low, HAS_STRETCH, COMPUTE
@@ -163,7 +165,7 @@ def _limb_maps_bwd_kernel(
     for step in range(PER_PROGRAM):
         rows, columns = pixels(program * PER_PROGRAM + step, tiles_x, ROWS, COLUMNS)
         inside = (rows < height) & (columns < width)
-        here = gradient + limb * height * width + rows * width + columns
+        here = gradient + limb.to(tl.int64) * height * width + rows * width + columns
         dx, dy = columns.to(COMPUTE) - x, rows.to(COMPUTE) - y
         a, b = c * dx + s * dy, c * dy - s * dx
         far, wide = a * along, b * slim
@@ -186,7 +188,7 @@ def _limb_maps_bwd_kernel(
     turn = tl.where(zero, 0.0, twist / tl.where(zero, 1.0, length))
     grow = tl.where(zero, 0.0, by_spread * relative)
     vx, vy = grow * c - turn * s, grow * s + turn * c
-    out = sums + ((limb // bones * programs + program) * bones + limb % bones) * 7
+    out = sums + (((limb // bones).to(tl.int64) * programs + program) * bones + limb % bones) * 7
     tl.store(out, mx - vx)
     tl.store(out + 1, my - vy)
     tl.store(out + 2, mx + vx)
@@ -206,7 +208,7 @@ def _limb_maps(points, across, stretch, weight, slim, relative, parents, childre
     maps = points.new_empty((*points.shape[:-2], len(parents), height, width), dtype=dtype)
     if maps.numel() == 0:
         return maps
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = FORWARD.shape(height, width)
     with on_device(points):
         _limb_maps_fwd_kernel[(maps.numel() // (height * width) * tiles,)](
             points.contiguous(),
@@ -230,6 +232,7 @@ def _limb_maps(points, across, stretch, weight, slim, relative, parents, childre
             COMPUTE=tl_dtype(points),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=FORWARD.warps,
         )
     return maps
 
@@ -249,7 +252,7 @@ def _limb_maps_backward(gradient, points, across, stretch, weight, slim, relativ
     height, width = gradient.shape[-2:]
     bones, joints = len(parents), points.shape[-2]
     limbs = points.numel() // (2 * joints) * bones
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = BACKWARD.shape(height, width)
     per_program, programs = tiles_per_program(limbs, tiles)
     sums = points.new_empty((*points.shape[:-2], programs, bones, 7), dtype=compute_dtype(points))
     if limbs == 0:
@@ -280,9 +283,11 @@ def _limb_maps_backward(gradient, points, across, stretch, weight, slim, relativ
             PER_PROGRAM=per_program,
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=BACKWARD.warps,
         )
-        by_points = joints_from_bones(sums, points, *tables)
-    return by_points, sums[..., 4:].sum(-3)
+        by_bone = sums.squeeze(-3) if programs == 1 else sums.sum(-3)
+        by_points = joints_from_bones(by_bone, points, *tables)
+    return by_points, by_bone[..., 4:].contiguous()
 
 
 @_limb_maps_backward.register_fake

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from posegeom._checks import compute_dtype
 from posegeom.kernels.launch import (
+    Tiling,
     differentiate_again,
     index_table,
     on_device,
     padded,
     pixels,
     scalar,
-    tile_shape,
     tl_dtype,
     total,
 )
@@ -25,6 +25,8 @@ from posegeom.kernels.maps_bones import joints_from_bones
 from posegeom.maps import SHORT, Bones, Size, stick_figure
 
 Context = Any
+
+FORWARD, BACKWARD = Tiling(512, 32, 1), Tiling(512, 32, 1)
 
 _SHORT = tl.constexpr(SHORT)
 
@@ -226,16 +228,18 @@ def _skeleton_image_bwd_kernel(
                 better = (value < best) | (value != value)
             best = tl.where(better, value, best)
             winner = tl.where(better, bone, winner)
+    VALUES: tl.constexpr = 5 if HAS_WEIGHT else 4
     inside = (rows < height) & (columns < width)
     here = gradient + sample * height * width + rows * width + columns
     pull = tl.load(here, mask=inside, other=0.0).to(COMPUTE)
     for bone in range(bones):
-        out = sums + ((sample * tiles + tile) * bones + bone) * 5
+        out = sums + ((sample * tiles + tile) * bones + bone) * VALUES
         ax, ay, vx, vy, inverse = _segment(body, tl.load(parents + bone), tl.load(children + bone), COMPUTE)
         w = gamma
         if HAS_WEIGHT:
             w = tl.load(weights + bone).to(COMPUTE)
-        if _may_win(bound, w, x, y, radius, ax, ay, vx, vy, inverse, gamma, POWER, HAS_WEIGHT):
+        won = winner == bone
+        if total(won.to(tl.int32)) > 0:
             dx, dy = columns.to(COMPUTE) - ax, rows.to(COMPUTE) - ay
             r = _position(dx, dy, vx, vy, inverse)
             # Between the ends e is perpendicular to the segment. Taken as a difference it would, on the segment, be
@@ -246,30 +250,25 @@ def _skeleton_image_bwd_kernel(
             ex = tl.where(between, sideways * vy, dx - r * vx)
             ey = tl.where(between, -sideways * vx, dy - r * vy)
             squared = ex * ex + ey * ey
-            strength = tl.where(winner == bone, pull * _fade(squared, gamma, POWER), 0.0)
-            by_weight = total(strength)
+            strength = tl.where(won, pull * _fade(squared, gamma, POWER), 0.0)
+            if HAS_WEIGHT:
+                tl.store(out + 4, total(strength))
+                strength = strength * w
             if POWER == 1:
                 touching = squared < 1e-37  # nearer, the root of a number too small to be normal would be 0
                 slope = tl.where(touching, 0.0, gamma / tl.sqrt(tl.where(touching, 1.0, squared)))
             else:
                 slope = 2.0 * gamma
             strength = strength * slope
-            if HAS_WEIGHT:
-                strength = strength * w
             # A pixel that is not the bone's own may hold an infinity here, and 0 · ∞ is no number.
             ex, ey = tl.where(strength == 0.0, 0.0, ex), tl.where(strength == 0.0, 0.0, ey)
             tl.store(out, total(strength * (1.0 - r) * ex))
             tl.store(out + 1, total(strength * (1.0 - r) * ey))
             tl.store(out + 2, total(strength * r * ex))
             tl.store(out + 3, total(strength * r * ey))
-            tl.store(out + 4, by_weight)
         else:
-            nothing = tl.full((), 0.0, COMPUTE)
-            tl.store(out, nothing)
-            tl.store(out + 1, nothing)
-            tl.store(out + 2, nothing)
-            tl.store(out + 3, nothing)
-            tl.store(out + 4, nothing)
+            lane = tl.arange(0, 8)
+            tl.store(out + lane, tl.zeros((8,), COMPUTE), mask=lane < VALUES)
 
 
 @torch.library.custom_op(
@@ -282,7 +281,7 @@ def _skeleton_image(points, weight, parents, children, gamma, power, height, wid
     image = points.new_empty((*points.shape[:-2], height, width), dtype=dtype)
     if image.numel() == 0:
         return image
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = FORWARD.shape(height, width)
     with on_device(points):
         _skeleton_image_fwd_kernel[(image.numel() // (height * width) * tiles,)](
             points.contiguous(),
@@ -303,6 +302,7 @@ def _skeleton_image(points, weight, parents, children, gamma, power, height, wid
             COMPUTE=tl_dtype(points),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=FORWARD.warps,
         )
     return image
 
@@ -322,10 +322,11 @@ def _skeleton_image_backward(gradient, points, weight, parents, children, gamma,
     height, width = gradient.shape[-2:]
     bones, joints = len(parents), points.shape[-2]
     samples = points.numel() // (2 * joints)
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
-    sums = points.new_empty((*points.shape[:-2], tiles, bones, 5), dtype=compute_dtype(points))
+    rows, columns, tiles_x, tiles = BACKWARD.shape(height, width)
+    values = 4 if weight is None else 5
+    sums = points.new_empty((*points.shape[:-2], tiles, bones, values), dtype=compute_dtype(points))
     if samples == 0:
-        return torch.zeros_like(points), sums.new_zeros((*points.shape[:-2], bones))
+        return torch.zeros_like(points), sums.new_zeros((*points.shape[:-2], 0 if weight is None else bones))
     tables = index_table(tuple(parents), points.device), index_table(tuple(children), points.device)
     with on_device(points):
         _skeleton_image_bwd_kernel[(samples * tiles,)](
@@ -347,14 +348,18 @@ def _skeleton_image_backward(gradient, points, weight, parents, children, gamma,
             COMPUTE=tl_dtype(points),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=BACKWARD.warps,
         )
-        by_points = joints_from_bones(sums, points, *tables)
-    return by_points, sums[..., 4].sum(-2)
+        by_bone = sums.sum(-3)
+        by_points = joints_from_bones(by_bone, points, *tables)
+    by_weight = by_bone.new_empty((*by_bone.shape[:-2], 0)) if weight is None else by_bone[..., 4].contiguous()
+    return by_points, by_weight
 
 
 @_skeleton_image_backward.register_fake
 def _(gradient, points, weight, parents, children, gamma, power):
-    by_weight = points.new_empty((*points.shape[:-2], len(parents)), dtype=compute_dtype(points))
+    weights = 0 if weight is None else len(parents)
+    by_weight = points.new_empty((*points.shape[:-2], weights), dtype=compute_dtype(points))
     return torch.empty_like(points, memory_format=torch.contiguous_format), by_weight
 
 

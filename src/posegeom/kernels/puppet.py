@@ -9,11 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from posegeom.kernels.launch import differentiate_again, on_device, pixels, tile_shape, tl_dtype, total
+from posegeom.kernels.launch import Tiling, differentiate_again, on_device, pixels, tl_dtype, total
 from posegeom.maps import Size
 from posegeom.puppet import sample_parts
 
 Context = Any
+
+FORWARD, BACKWARD = Tiling(512, 32, 4), Tiling(512, 64, 2)
 
 
 @triton.jit
@@ -201,7 +203,7 @@ def _part_maps(linear, mu, bar, template, height, width, dtype):
     if maps[0].numel() == 0:
         return tuple(maps)
     parts, rows_in, columns_in, _ = template.shape
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = FORWARD.shape(height, width)
     with on_device(linear):
         _part_maps_fwd_kernel[(mu.numel() // 2 * tiles,)](
             linear.contiguous(),
@@ -219,6 +221,7 @@ def _part_maps(linear, mu, bar, template, height, width, dtype):
             COMPUTE=tl_dtype(linear),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=FORWARD.warps,
         )
     return tuple(maps)
 
@@ -238,13 +241,14 @@ def _(linear, mu, bar, template, height, width, dtype):
 def _part_maps_backward(by_shape, by_uncertainty, linear, mu, bar, template, by_template):
     height, width = by_shape.shape[-2:]
     parts, rows_in, columns_in, _ = template.shape
-    rows, columns, tiles_x, tiles = tile_shape(height, width)
+    rows, columns, tiles_x, tiles = BACKWARD.shape(height, width)
     sums = linear.new_empty((*mu.shape[:-1], tiles, 6))
-    counts = torch.zeros(template.shape if by_template else (0,), dtype=torch.int64, device=template.device)
-    fixed_point = torch.ones((), dtype=torch.float64, device=template.device)
+    counts = template.new_empty(0, dtype=torch.int64)
+    fixed_point = template.new_empty(0, dtype=torch.float64)
     if sums.numel() == 0:
-        return sums.sum(-2), counts.to(template.dtype)
+        return sums.sum(-2), template.new_zeros(template.shape if by_template else 0)
     if by_template:
+        counts = torch.zeros(template.shape, dtype=torch.int64, device=template.device)
         # The largest power of two with which no sum can leave 63 bits: every output pixel adds at most its gradient.
         each = [torch.linalg.vector_norm(value, float("inf")).double() for value in (by_shape, by_uncertainty)]
         largest = torch.maximum(*each) * by_shape.numel()
@@ -271,7 +275,10 @@ def _part_maps_backward(by_shape, by_uncertainty, linear, mu, bar, template, by_
             COMPUTE=tl_dtype(linear),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=BACKWARD.warps,
         )
+    if not by_template:
+        return sums.sum(-2), template.new_empty(0)
     # Integers cannot say that a position was no number; the sums can.
     broken = 0 * sums.sum()
     return sums.sum(-2), (counts.double() / fixed_point + broken).to(template.dtype)

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from posegeom.kernels.launch import differentiate_again, on_device, padded, tile_shape, tl_dtype
+from posegeom.kernels.launch import Tiling, differentiate_again, on_device, padded, tl_dtype
 from posegeom.kernels.puppet import affine_gradients, part_affine, sample
 from posegeom.maps import Size
 from posegeom.segmentation import VANISHING, segment_parts
@@ -22,8 +22,8 @@ Context = Any
 
 _VANISHING = tl.constexpr(VANISHING)
 
-STATE = 2048
-"""Values of one quantity that a program keeps, over all its parts and pixels."""
+FORWARD, BACKWARD = Tiling(2048, 32, 1), Tiling(1024, 32, 1)
+"""Pixels here count once for each part: so many values of one quantity does a program keep."""
 
 
 @triton.jit
@@ -95,6 +95,7 @@ def _puppet_segmentation_fwd_kernel(
     background = tl.full((ROWS * COLUMNS,), 1.0, COMPUTE)
     strongest = tl.full((ROWS * COLUMNS,), float("-inf"), COMPUTE)
     unsure = strongest
+    absent = tl.zeros((PARTS,), tl.int32)
     for k in range(parts):
         xx, xy, yx, yy, mu_x, mu_y, bar_x, bar_y = part_affine(linear, mu, bar, number * parts + k, parts, COMPUTE)
         phi = tl.zeros((ROWS * COLUMNS,), COMPUTE)
@@ -106,12 +107,15 @@ def _puppet_segmentation_fwd_kernel(
             phi, psi, _, _, _, _, _, _, _, _ = sample(
                 template, k, xx * dx + xy * dy + bar_x, yx * dx + yy * dy + bar_y, rows_in, columns_in, COMPUTE
             )
+            drawn = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
+            hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
+            visible *= tl.where(part[:, None] == k, drawn[None, :], 1.0 - hiding[:, None] * drawn[None, :])
+            background *= 1.0 - drawn
+        else:
+            absent += (part == k).to(tl.int32)
         strongest = tl.where((phi > strongest) | (phi != phi), phi, strongest)
         unsure = tl.where((psi > unsure) | (psi != psi), psi, unsure)
-        phi = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
-        hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
-        visible *= tl.where(part[:, None] == k, phi[None, :], 1.0 - hiding[:, None] * phi[None, :])
-        background *= 1.0 - phi
+    visible = tl.where(absent[:, None] > 0, 0.0, visible)
     whole = tl.sum(visible, axis=0) + background
     inverse = 1.0 / tl.where(whole < _VANISHING, 1.0, whole)
     inside = (rows < height) & (columns < width)
@@ -153,6 +157,8 @@ def _puppet_segmentation_bwd_kernel(
 
     s_l is a product of factors; its derivative to one factor is the product of the others. That is s_l over the factor,
     except where factors are 0, as behind a full part: so the product of the others is kept beside a count of zeros.
+    The strongest part of a pixel is known again by its value. Multiplications and additions must not be fused here: the
+    two loops would round differently, and nothing would be the strongest.
     """
     number = (tl.program_id(0) // tiles).to(tl.int64)
     tile = tl.program_id(0) % tiles
@@ -167,6 +173,7 @@ def _puppet_segmentation_bwd_kernel(
     strongest = tl.full((ROWS * COLUMNS,), float("-inf"), COMPUTE)
     unsure = strongest
     strongest_count, unsure_count = behind_zeros, behind_zeros
+    absent = tl.zeros((PARTS,), tl.int32)
     for k in range(parts):
         xx, xy, yx, yy, mu_x, mu_y, bar_x, bar_y = part_affine(linear, mu, bar, number * parts + k, parts, COMPUTE)
         phi = tl.zeros((ROWS * COLUMNS,), COMPUTE)
@@ -178,17 +185,20 @@ def _puppet_segmentation_bwd_kernel(
             phi, psi, _, _, _, _, _, _, _, _ = sample(
                 template, k, xx * dx + xy * dy + bar_x, yx * dx + yy * dy + bar_y, rows_in, columns_in, COMPUTE
             )
+            drawn = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
+            hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
+            factor = tl.where(part[:, None] == k, drawn[None, :], 1.0 - hiding[:, None] * drawn[None, :])
+            zeros += (factor == 0.0).to(tl.int32)
+            product *= tl.where(factor == 0.0, 1.0, factor)
+            behind_zeros += (drawn == 1.0).to(tl.int32)
+            behind *= tl.where(drawn == 1.0, 1.0, 1.0 - drawn)
+        else:
+            absent += (part == k).to(tl.int32)
         strongest_count = tl.where(phi > strongest, 1, tl.where(phi == strongest, strongest_count + 1, strongest_count))
         strongest = tl.where((phi > strongest) | (phi != phi), phi, strongest)
         unsure_count = tl.where(psi > unsure, 1, tl.where(psi == unsure, unsure_count + 1, unsure_count))
         unsure = tl.where((psi > unsure) | (psi != psi), psi, unsure)
-        phi = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
-        hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
-        factor = tl.where(part[:, None] == k, phi[None, :], 1.0 - hiding[:, None] * phi[None, :])
-        zeros += (factor == 0.0).to(tl.int32)
-        product *= tl.where(factor == 0.0, 1.0, factor)
-        behind_zeros += (phi == 1.0).to(tl.int32)
-        behind *= tl.where(phi == 1.0, 1.0, 1.0 - phi)
+    zeros += absent[:, None]
     visible, background = tl.where(zeros == 0, product, 0.0), tl.where(behind_zeros == 0, behind, 0.0)
     whole = tl.sum(visible, axis=0) + background
     vanishing = whole < _VANISHING
@@ -247,9 +257,9 @@ def _puppet_segmentation_bwd_kernel(
             tl.store(out_hides, tl.zeros((PARTS,), COMPUTE), mask=real)
 
 
-def _tiling(height: int, width: int, parts: int) -> tuple[int, int, int, int]:
+def _shape(tiling: Tiling, height: int, width: int, parts: int) -> tuple[int, int, int, int]:
     """Few enough pixels that all parts of a tile fit into registers."""
-    return tile_shape(height, width, max(STATE // padded(parts), 16), widest=32)
+    return tiling._replace(pixels=max(tiling.pixels // padded(parts), 16)).shape(height, width)
 
 
 @torch.library.custom_op(
@@ -265,7 +275,7 @@ def _puppet_segmentation(linear, mu, bar, template, hides, height, width, dtype)
     single = [linear.new_empty((*batch, height, width), dtype=dtype) for _ in range(2)]
     if maps.numel() == 0:
         return maps, *single
-    rows, columns, tiles_x, tiles = _tiling(height, width, parts)
+    rows, columns, tiles_x, tiles = _shape(FORWARD, height, width, parts)
     with on_device(linear):
         _puppet_segmentation_fwd_kernel[(mu.numel() // (2 * parts) * tiles,)](
             linear.contiguous(),
@@ -286,6 +296,7 @@ def _puppet_segmentation(linear, mu, bar, template, hides, height, width, dtype)
             COMPUTE=tl_dtype(linear),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=FORWARD.warps,
         )
     return maps, *single
 
@@ -306,7 +317,7 @@ def _(linear, mu, bar, template, hides, height, width, dtype):
 def _puppet_segmentation_backward(by_maps, by_foreground, by_uncertainty, linear, mu, bar, template, hides):
     height, width = by_maps.shape[-2:]
     parts, rows_in, columns_in, _ = template.shape
-    rows, columns, tiles_x, tiles = _tiling(height, width, parts)
+    rows, columns, tiles_x, tiles = _shape(BACKWARD, height, width, parts)
     sums = linear.new_empty((*mu.shape[:-1], tiles, 6))
     by_hides = linear.new_empty((*mu.shape[:-2], tiles, parts, parts))
     if sums.numel() == 0:
@@ -334,6 +345,8 @@ def _puppet_segmentation_backward(by_maps, by_foreground, by_uncertainty, linear
             COMPUTE=tl_dtype(linear),
             ROWS=rows,
             COLUMNS=columns,
+            num_warps=BACKWARD.warps,
+            enable_fp_fusion=False,  # φ is drawn twice, and must be the same number to the last bit
         )
     return sums.sum(-2), by_hides.sum(-3)
 
