@@ -55,13 +55,21 @@ def person(generator: torch.Generator, batch: int, side: int) -> Tensor:
     return (flat - (low + high) / 2) / (high - low)[..., 1:].clamp(min=1) * 0.6 * side + side / 2
 
 
-def workload(operator: str, batch: int, items: int, side: int, device: str, dtype: torch.dtype) -> Workload:
-    """An operator on random input; the same numbers on every device."""
+def workload(
+    operator: str,
+    batch: int,
+    items: int,
+    side: int,
+    device: str,
+    dtype: torch.dtype,
+    rounded: torch.dtype | None = None,
+) -> Workload:
+    """An operator on random input; the same numbers on every device, those that `rounded` can hold."""
     generator = torch.Generator().manual_seed(0)
     size = (side, side)
     joints = items + 1 if operator in ("limb_maps", "skeleton_image") else items
     points = (torch.rand(batch, joints, 2, generator=generator) * 0.8 + 0.1) * side
-    points = points.to(device, dtype)
+    points = points.to(device, rounded or dtype).to(dtype)
     bones = star(items)
     contenders: dict[str, Contender]
     if operator == "joint_heatmaps":
@@ -83,9 +91,9 @@ def workload(operator: str, batch: int, items: int, side: int, device: str, dtyp
             "eager": lambda p: naive.skeleton_image(p, bones, size, GAMMA),
         }
         return Workload(operator, batch, items, size, (points,), 1, contenders)
-    points = person(generator, batch, side).to(device, dtype)
-    depth = (torch.rand(batch, 17, generator=generator) + 3).to(device, dtype)
-    puppet = pg.Puppet.capsules(pg.BODY_17, size).to(device, dtype)
+    points = person(generator, batch, side).to(device, rounded or dtype).to(dtype)
+    depth = (torch.rand(batch, 17, generator=generator) + 3).to(device, rounded or dtype).to(dtype)
+    puppet = pg.Puppet.capsules(pg.BODY_17, size).to(device, rounded or dtype).to(dtype=dtype)
     if operator == "part_maps":
         contenders = {
             "ours": lambda p: tuple(pg.part_maps(p, puppet, size)),

@@ -143,6 +143,11 @@ def figure(evaluation: Row, key: str) -> str:
     return " / ".join(f"{value:.{HEADS[key][1]}f}" for value in told)
 
 
+def of_all(step: int, steps: int) -> str:
+    """How many steps there were to be, where a run was stopped before."""
+    return f" of {steps}" if step < steps else ""
+
+
 def results_table(evaluations: list[Row], named: Callable[[Row], tuple[str, float | None]]) -> list[str]:
     """A line per evaluation, ordered by variant and seed."""
     figures = [name for name in HEADS if any(name in each["model"] for each in evaluations)]
@@ -160,7 +165,8 @@ def results_table(evaluations: list[Row], named: Callable[[Row], tuple[str, floa
         cells += [f"{each['constant'].get('p_mpjpe', float('nan')):.1f}", "" if paper is None else f"{paper:.1f}"]
         cells += [
             f"{config['data']['size']}²" if "size" in config["data"] else "",
-            f"{run['step']} × {training['batch_size']}",
+            # A run that was stopped early has not had its slow last steps.
+            f"{run['step']}{of_all(run['step'], training['steps'])} × {training['batch_size']}",
         ]
         threads = f", {training['threads']} thread" if training["threads"] == 1 else ""
         cells += [f"{run['seconds'] / 60:.1f}", run["machine"] + threads, str(training["seed"]), run["commit"] or ""]

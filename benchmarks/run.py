@@ -70,7 +70,8 @@ BUDGET = {"cpu": 2**30, "cuda": 16 * 2**30}
 
 def formula_in_float64(load: Workload) -> Workload:
     """The same workload on the CPU in float64, for its formula."""
-    return workload(load.operator, load.batch, load.items, load.size[0], "cpu", torch.float64)
+    narrow = load.inputs[0].dtype
+    return workload(load.operator, load.batch, load.items, load.size[0], "cpu", torch.float64, narrow)
 
 
 def moved_bytes(load: Workload, direction: str) -> int:

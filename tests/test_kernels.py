@@ -343,7 +343,7 @@ def test_part_gradients_of_two_runs_are_equal_bit_for_bit() -> None:
 
 def registered() -> list[tuple[object, tuple[object, ...]]]:
     """Every operator that a kernel is registered under, with arguments to call it with."""
-    from posegeom.kernels import maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
+    from posegeom.kernels import maps_heatmaps, maps_limbs, maps_skeleton, puppet, puppet_joints, segmentation
 
     g = torch.Generator().manual_seed(SEED)
     p = points(g, CHAIN, (5, 6)).to(DEVICE).requires_grad_()
@@ -354,6 +354,8 @@ def registered() -> list[tuple[object, tuple[object, ...]]]:
     template = torch.rand(3, 5, 6, 2, generator=g, dtype=torch.float64).to(DEVICE).requires_grad_()
     hides = torch.rand(2, 3, 3, generator=g, dtype=torch.float64).to(DEVICE).requires_grad_()
     parents, children, f64 = [0, 1, 1], [1, 2, 3], torch.float64
+    anchors, table = torch.rand(3, 4, 2, generator=g, dtype=f64).to(DEVICE), [0, 1, -1, -1, 1, 2, -1, -1, 0, 1, 2, 3]
+    depth = spread(g, 2, 4).to(DEVICE).requires_grad_()
 
     def maps(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=f64).to(DEVICE)
@@ -376,13 +378,20 @@ def registered() -> list[tuple[object, tuple[object, ...]]]:
             segmentation._puppet_segmentation_backward,
             (maps(2, 4, 5, 6), *maps(2, 2, 5, 6), *(x.detach() for x in (linear, mu, bar, template, hides))),
         ),
+        (puppet_joints._part_affines, (p, bone, anchors, 0.0, table)),
+        (
+            puppet_joints._part_affines_backward,
+            (maps(2, 3, 2, 2), maps(2, 3, 2), p.detach(), None, anchors, 1.0, table),
+        ),
+        (puppet_joints._part_hiding, (depth, 9.0, table)),
+        (puppet_joints._part_hiding_backward, (maps(2, 3, 3), depth.detach(), 9.0, table)),
     ]
 
 
 @with_kernels
 def test_registered_operators_pass_opcheck() -> None:
     operators = registered()
-    assert len({id(operator) for operator, _ in operators}) == 10
+    assert len({id(operator) for operator, _ in operators}) == 14
     for operator, arguments in operators:
         torch.library.opcheck(operator, arguments)
 

@@ -13,12 +13,14 @@ triton = pytest.importorskip("triton")
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler in this process")
 
-TABLES = {"parents": "i32", "children": "i32"}
-AFFINE = dict.fromkeys(("linear", "mu", "bar", "template"), "compute")
+TABLES = dict.fromkeys(("parents", "children", "table"), "i32")
+AFFINE = dict.fromkeys(
+    ("linear", "mu", "bar", "template", "anchors", "depth", "by_linear", "by_mu", "by_across", "by_depth"), "compute"
+)
 MAPS = dict.fromkeys(("shape_out", "uncertainty_out", "by_shape", "by_uncertainty", "image", "maps", "gradient"), "io")
 POINTERS = {
     **dict.fromkeys(("precision", "weight", "sums", "across", "stretch", "hides", "by_hides"), "compute"),
-    **dict.fromkeys(("points", "out", "by_maps", "by_foreground", "foreground", "uncertainty"), "io"),
+    **dict.fromkeys(("points", "by_points", "out", "by_maps", "by_foreground", "foreground", "uncertainty"), "io"),
     **TABLES,
     **AFFINE,
     **MAPS,
@@ -34,7 +36,15 @@ def tile(shape):
 
 def kernels():
     """(kernel, constants, warps) in every form that a launcher asks for, with the tiles of an image of 128 x 128."""
-    from posegeom.kernels import maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
+    from posegeom.kernels import (
+        maps_bones,
+        maps_heatmaps,
+        maps_limbs,
+        maps_skeleton,
+        puppet,
+        puppet_joints,
+        segmentation,
+    )
 
     size = (128, 128)
     for given in (False, True):
@@ -55,6 +65,11 @@ def kernels():
         yield puppet._part_maps_bwd_kernel, form, puppet.BACKWARD.warps
     yield puppet._part_maps_fwd_kernel, tile(puppet.FORWARD.shape(*size)), puppet.FORWARD.warps
     yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "JOINTS": 32}, 1
+    for given in (False, True):
+        yield puppet_joints._part_affines_fwd_kernel, {"HAS_ACROSS": given, "PARTS": 16}, 1
+        yield puppet_joints._part_affines_bwd_kernel, {"HAS_ACROSS": given, "PARTS": 16, "JOINTS": 32}, 1
+    yield puppet_joints._part_hiding_fwd_kernel, {"PARTS": 16}, 1
+    yield puppet_joints._part_hiding_bwd_kernel, {"PARTS": 16, "JOINTS": 32}, 1
     for kernel, tiling in (
         (segmentation._puppet_segmentation_fwd_kernel, segmentation.FORWARD),
         (segmentation._puppet_segmentation_bwd_kernel, segmentation.BACKWARD),
@@ -85,13 +100,21 @@ def build(kernel, constants, warps, compute, io, capability):
 @pytest.mark.parametrize(("compute", "io"), [("fp32", "fp32"), ("fp32", "bf16"), ("fp64", "fp64")])
 def test_every_kernel_compiles_for_hopper(compute, io):
     built = [build(*form, compute, io, 90) for form in kernels()]
-    assert len(built) == 22
+    assert len(built) == 28
     assert all("ptx" in one.asm and len(one.asm["cubin"]) > 1000 for one in built)
 
 
 def test_the_list_of_kernels_is_complete():
-    from posegeom.kernels import maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation
+    from posegeom.kernels import (
+        maps_bones,
+        maps_heatmaps,
+        maps_limbs,
+        maps_skeleton,
+        puppet,
+        puppet_joints,
+        segmentation,
+    )
 
-    modules = (maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, segmentation)
+    modules = (maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, puppet_joints, segmentation)
     every = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     assert {form[0].__name__ for form in kernels()} == every

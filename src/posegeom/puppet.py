@@ -361,7 +361,11 @@ def part_transforms(
 
 
 def part_affines(
-    points: Tensor, puppet: Puppet, width_scale: float | Tensor, size: tuple[int, int] | None
+    points: Tensor,
+    puppet: Puppet,
+    width_scale: float | Tensor,
+    size: tuple[int, int] | None,
+    backend: str = "torch",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A (*B, L, 2, 2), μ (*B, L, 2) and r̄ (L, 2) of u = A (u′ − μ) + r̄, in the computing dtype.
 
@@ -372,6 +376,7 @@ def part_affines(
     compute = compute_dtype(points)
     count = len(puppet.parts)
     ratio = 1.0 if size is None else puppet.shape.shape[-2] / check_size(size)[0]
+    across: float | Tensor
     if isinstance(width_scale, Tensor):
         check_floating("width_scale", width_scale)
         check_same_device(points=points, width_scale=width_scale)
@@ -380,15 +385,27 @@ def part_affines(
             check_batches(**{"points and parts": (*points.shape[:-2], count), "width_scale": scale.shape})
         across = (scale / ratio).expand(torch.broadcast_shapes(scale.shape, (*points.shape[:-2], count)))
     else:
-        across = points.new_full((count,), check_number("width_scale", width_scale, above=0) / ratio, dtype=compute)
-        across = across.expand(*points.shape[:-2], count)
+        across = check_number("width_scale", width_scale, above=0) / ratio
+    # The kernel has no gradient for the anchors.
+    if runs_triton(backend, points, puppet.anchors, width_scale) and not puppet.anchors.requires_grad:
+        from posegeom.kernels import puppet_joints as kernels
 
-    q_start, q_end, q_left, q_right = _part_axes(points.to(compute), puppet)
-    first, second = puppet.anchors[:, 0:2].to(compute), puppet.anchors[:, 2:4].to(compute)
-    number = torch.arange(count, device=points.device).unsqueeze(-1)
+        return kernels.part_affines(points.to(compute), across, puppet)
+    if not isinstance(across, Tensor):
+        across = points.new_full((count,), across, dtype=compute).expand(*points.shape[:-2], count)
+    return affines_of_parts(points.to(compute), across, puppet.anchors.to(compute), puppet.joints)
+
+
+def affines_of_parts(
+    points: Tensor, across: Tensor, anchors: Tensor, joints: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`part_affines` unchecked, for width scales (*B, L) in units of ρ, anchors (L, 4, 2) and each part's joints."""
+    q_start, q_end, q_left, q_right = _part_axes(points, joints)
+    first, second = anchors[:, 0:2], anchors[:, 2:4]
+    number = torch.arange(len(joints), device=points.device).unsqueeze(-1)
     four = torch.zeros_like(number, dtype=torch.bool)
-    for part, joints in enumerate(puppet.joints):
-        if len(joints) == 4:
+    for part, own in enumerate(joints):
+        if len(own) == 4:
             four = four | (number == part)
     r_start = torch.where(four, first.mean(-2), first[:, 0])
     r_end = torch.where(four, second.mean(-2), first[:, 1])
@@ -418,12 +435,12 @@ def part_affines(
     return matrix.reshape(*matrix.shape[:-1], 2, 2), mu, (r_start + r_end) / 2
 
 
-def _part_axes(points: Tensor, puppet: Puppet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _part_axes(points: Tensor, joints: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Start and end of every part's axis, and the mean of a torso's left and right joints, each (*B, L, 2)."""
-    parts = points.unbind(-2)
+    placed = points.unbind(-2)
     columns: tuple[list[Tensor], ...] = ([], [], [], [])
-    for joints in puppet.joints:
-        chosen = [parts[joint] for joint in joints]
+    for own in joints:
+        chosen = [placed[joint] for joint in own]
         if len(chosen) == 4:
             upper_left, upper_right, lower_left, lower_right = chosen
             values = (
@@ -477,7 +494,7 @@ def part_maps(
     """
     size = check_size(size)
     check_floating("points", points)
-    affines = part_affines(points, puppet, width_scale, size)
+    affines = part_affines(points, puppet, width_scale, size, backend)
     template = stacked_template(puppet, compute_dtype(points))
     if runs_triton(backend, points, template, width_scale):
         from posegeom.kernels import puppet as kernels

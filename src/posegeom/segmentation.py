@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -74,6 +75,11 @@ def part_depth(joint_depth: Tensor, puppet: Puppet) -> Tensor:
         >>> part_depth(torch.ones(2, 17), Puppet.capsules(BODY_17, (32, 32))).shape
         torch.Size([2, 12])
     """
+    _check_depths(joint_depth, puppet)
+    return _mean_depths(joint_depth.to(compute_dtype(joint_depth)), puppet.joints).to(joint_depth.dtype)
+
+
+def _check_depths(joint_depth: Tensor, puppet: Puppet) -> None:
     check_floating("joint_depth", joint_depth)
     check_shape(
         "joint_depth",
@@ -81,14 +87,18 @@ def part_depth(joint_depth: Tensor, puppet: Puppet) -> Tensor:
         ("*B", len(puppet.skeleton.joints)),
         f"for skeleton {puppet.skeleton.name}",
     )
-    depths = joint_depth.to(compute_dtype(joint_depth)).unbind(-1)
+
+
+def _mean_depths(joint_depth: Tensor, joints: Sequence[Sequence[int]]) -> Tensor:
+    """Mean over each part's joints, (*B, J) to (*B, L)."""
+    depths = joint_depth.unbind(-1)
     means = []
-    for joints in puppet.joints:
-        total = depths[joints[0]]
-        for joint in joints[1:]:
+    for first, *others in joints:
+        total = depths[first]
+        for joint in others:
             total = total + depths[joint]
-        means.append(total / len(joints))
-    return torch.stack(means, dim=-1).to(joint_depth.dtype)
+        means.append(total / (1 + len(others)))
+    return torch.stack(means, dim=-1)
 
 
 def depth_aware_segmentation(
@@ -165,6 +175,11 @@ def _hiding(depth: Tensor, kappa: float) -> Tensor:
     log_depth = depth.clamp(min=NEAREST).log()
     hides = torch.sigmoid(kappa * (log_depth.unsqueeze(-1) - log_depth.unsqueeze(-2)))
     return hides * (1 - torch.eye(depth.shape[-1], device=depth.device, dtype=depth.dtype))
+
+
+def hiding_of_joints(joint_depth: Tensor, kappa: float, joints: Sequence[Sequence[int]]) -> Tensor:
+    """`_hiding` of the parts that hang on joints (*B, J) of these depths."""
+    return _hiding(_mean_depths(joint_depth, joints), kappa)
 
 
 def _occlusion(phi: Tensor, hides: Tensor) -> Tensor:
@@ -257,21 +272,25 @@ def puppet_segmentation(
     compute = compute_dtype(points)
     batch = torch.broadcast_shapes(points.shape[:-2], joint_depth.shape[:-1])
     p = points.to(compute).expand(*batch, *points.shape[-2:])
-    depth = part_depth(joint_depth.to(compute), puppet)
+    _check_depths(joint_depth, puppet)
+    joint_depth = joint_depth.to(compute)
     drawn: tuple[Tensor, ...]
     if rule == "paper":
+        depth = part_depth(joint_depth, puppet)
         maps = part_maps(p, puppet, size, width_scale, backend)
         drawn = depth_aware_segmentation(maps.shape, depth, rule), foreground_map(maps), uncertainty_map(maps)
     else:
-        linear, mu, bar = part_affines(p, puppet, width_scale, size)
-        hides = _hiding(depth, kappa).expand(*mu.shape[:-1], mu.shape[-2])
+        linear, mu, bar = part_affines(p, puppet, width_scale, size, backend)
         template = stacked_template(puppet, compute)
+        each = (*mu.shape[:-1], mu.shape[-2])
         if runs_triton(backend, points, joint_depth, template, width_scale):
-            from posegeom.kernels import segmentation as kernels
+            from posegeom.kernels import puppet_joints, segmentation
 
+            hides = puppet_joints.part_hiding(joint_depth, kappa, puppet).expand(each)
             return PuppetSegmentation(
-                *kernels.puppet_segmentation(linear, mu, bar, template, hides, size, points.dtype)
+                *segmentation.puppet_segmentation(linear, mu, bar, template, hides, size, points.dtype)
             )
+        hides = hiding_of_joints(joint_depth, kappa, puppet.joints).expand(each)
         drawn = segment_parts(linear, mu, bar, template, hides, size)
     return PuppetSegmentation(*(values.to(points.dtype) for values in drawn))
 

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from posegeom._dispatch import differentiate_reference
+from posegeom.frames import TINY
 
 
 class Tiling(NamedTuple):
@@ -45,6 +46,8 @@ class Tiling(NamedTuple):
         across = -(-width // columns)
         return rows, columns, across, across * -(-height // rows)
 
+
+_TINY = tl.constexpr(TINY)
 
 ENOUGH_PROGRAMS = 8192
 """From this many programs on a backward gives one program all tiles of an image: a large GPU is full either way."""
@@ -94,6 +97,20 @@ def pixels(tile, tiles_x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     rows = (tile // tiles_x) * ROWS + tl.arange(0, ROWS)[:, None]
     columns = (tile % tiles_x) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     return rows, columns
+
+
+@triton.jit
+def direction(x, y):
+    """Unit vector and length of (x, y), and whether the length counts as zero; then the direction is that of x.
+
+    Scaled by the larger component, the square neither under- nor overflows.
+    """
+    size = tl.maximum(tl.abs(x), tl.abs(y))
+    zero = size < _TINY
+    scale = tl.where(zero, 1.0, size)
+    x, y = tl.where(zero, 1.0, x / scale), tl.where(zero, 0.0, y / scale)
+    norm = tl.sqrt(x * x + y * y)
+    return x / norm, y / norm, tl.where(zero, 0.0, norm * scale), zero
 
 
 @triton.jit

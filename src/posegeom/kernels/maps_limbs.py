@@ -10,10 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from posegeom._checks import compute_dtype
-from posegeom.frames import TINY
 from posegeom.kernels.launch import (
     Tiling,
     differentiate_again,
+    direction,
     index_table,
     on_device,
     pixels,
@@ -29,7 +29,6 @@ Context = Any
 
 FORWARD, BACKWARD = Tiling(2048, 128, 4), Tiling(1024, 128, 2)
 
-_TINY = tl.constexpr(TINY)
 _NARROWEST = tl.constexpr(NARROWEST)
 
 
@@ -53,14 +52,7 @@ def _limb(
     start, end = body + 2 * tl.load(parents + bone), body + 2 * tl.load(children + bone)
     ax, ay = tl.load(start).to(COMPUTE), tl.load(start + 1).to(COMPUTE)
     bx, by = tl.load(end).to(COMPUTE), tl.load(end + 1).to(COMPUTE)
-    vx, vy = bx - ax, by - ay
-    # Scaled by the larger component, |v|² neither under- nor overflows; below _TINY there is no direction at all.
-    size = tl.maximum(tl.abs(vx), tl.abs(vy))
-    zero = size < _TINY
-    scale = tl.where(zero, 1.0, size)
-    vx, vy = tl.where(zero, 1.0, vx / scale), tl.where(zero, 0.0, vy / scale)
-    norm = tl.sqrt(vx * vx + vy * vy)
-    length = tl.where(zero, 0.0, norm * scale)
+    c, s, length, zero = direction(bx - ax, by - ay)
     if HAS_STRETCH:
         relative = tl.load(stretch + limb).to(COMPUTE)
     else:
@@ -69,7 +61,7 @@ def _limb(
     narrowest = tl.full((), _NARROWEST, COMPUTE)
     clamped = spread < narrowest
     along = 1.0 / tl.where(clamped, narrowest, spread)
-    return (ax + bx) * 0.5, (ay + by) * 0.5, vx / norm, vy / norm, length, relative, along, clamped, zero
+    return (ax + bx) * 0.5, (ay + by) * 0.5, c, s, length, relative, along, clamped, zero
 
 
 @triton.jit

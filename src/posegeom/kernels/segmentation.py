@@ -95,7 +95,6 @@ def _puppet_segmentation_fwd_kernel(
     background = tl.full((ROWS * COLUMNS,), 1.0, COMPUTE)
     strongest = tl.full((ROWS * COLUMNS,), float("-inf"), COMPUTE)
     unsure = strongest
-    absent = tl.zeros((PARTS,), tl.int32)
     for k in range(parts):
         xx, xy, yx, yy, mu_x, mu_y, bar_x, bar_y = part_affine(linear, mu, bar, number * parts + k, parts, COMPUTE)
         phi = tl.zeros((ROWS * COLUMNS,), COMPUTE)
@@ -107,15 +106,12 @@ def _puppet_segmentation_fwd_kernel(
             phi, psi, _, _, _, _, _, _, _, _ = sample(
                 template, k, xx * dx + xy * dy + bar_x, yx * dx + yy * dy + bar_y, rows_in, columns_in, COMPUTE
             )
-            drawn = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
-            hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
-            visible *= tl.where(part[:, None] == k, drawn[None, :], 1.0 - hiding[:, None] * drawn[None, :])
-            background *= 1.0 - drawn
-        else:
-            absent += (part == k).to(tl.int32)
         strongest = tl.where((phi > strongest) | (phi != phi), phi, strongest)
         unsure = tl.where((psi > unsure) | (psi != psi), psi, unsure)
-    visible = tl.where(absent[:, None] > 0, 0.0, visible)
+        phi = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
+        hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
+        visible *= tl.where(part[:, None] == k, phi[None, :], 1.0 - hiding[:, None] * phi[None, :])
+        background *= 1.0 - phi
     whole = tl.sum(visible, axis=0) + background
     inverse = 1.0 / tl.where(whole < _VANISHING, 1.0, whole)
     inside = (rows < height) & (columns < width)
@@ -173,7 +169,6 @@ def _puppet_segmentation_bwd_kernel(
     strongest = tl.full((ROWS * COLUMNS,), float("-inf"), COMPUTE)
     unsure = strongest
     strongest_count, unsure_count = behind_zeros, behind_zeros
-    absent = tl.zeros((PARTS,), tl.int32)
     for k in range(parts):
         xx, xy, yx, yy, mu_x, mu_y, bar_x, bar_y = part_affine(linear, mu, bar, number * parts + k, parts, COMPUTE)
         phi = tl.zeros((ROWS * COLUMNS,), COMPUTE)
@@ -185,20 +180,17 @@ def _puppet_segmentation_bwd_kernel(
             phi, psi, _, _, _, _, _, _, _, _ = sample(
                 template, k, xx * dx + xy * dy + bar_x, yx * dx + yy * dy + bar_y, rows_in, columns_in, COMPUTE
             )
-            drawn = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
-            hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
-            factor = tl.where(part[:, None] == k, drawn[None, :], 1.0 - hiding[:, None] * drawn[None, :])
-            zeros += (factor == 0.0).to(tl.int32)
-            product *= tl.where(factor == 0.0, 1.0, factor)
-            behind_zeros += (drawn == 1.0).to(tl.int32)
-            behind *= tl.where(drawn == 1.0, 1.0, 1.0 - drawn)
-        else:
-            absent += (part == k).to(tl.int32)
         strongest_count = tl.where(phi > strongest, 1, tl.where(phi == strongest, strongest_count + 1, strongest_count))
         strongest = tl.where((phi > strongest) | (phi != phi), phi, strongest)
         unsure_count = tl.where(psi > unsure, 1, tl.where(psi == unsure, unsure_count + 1, unsure_count))
         unsure = tl.where((psi > unsure) | (psi != psi), psi, unsure)
-    zeros += absent[:, None]
+        phi = tl.where(phi < 0.0, 0.0, tl.where(phi > 1.0, 1.0, phi))
+        hiding = tl.load(hides + (number * parts + part) * parts + k, mask=real, other=0.0).to(COMPUTE)
+        factor = tl.where(part[:, None] == k, phi[None, :], 1.0 - hiding[:, None] * phi[None, :])
+        zeros += (factor == 0.0).to(tl.int32)
+        product *= tl.where(factor == 0.0, 1.0, factor)
+        behind_zeros += (phi == 1.0).to(tl.int32)
+        behind *= tl.where(phi == 1.0, 1.0, 1.0 - phi)
     visible, background = tl.where(zeros == 0, product, 0.0), tl.where(behind_zeros == 0, behind, 0.0)
     whole = tl.sum(visible, axis=0) + background
     vanishing = whole < _VANISHING
