@@ -13,9 +13,9 @@ import posegeom as pg
 
 pytest.importorskip("torchvision")
 
+from posegeom_models.data.augmentation import Changes, before
 from posegeom_models.data.reels import Frames
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.pgp.augmentation import Changes, before
 from posegeom_models.pgp.batches import PgpData
 from posegeom_models.pgp.configuration import PgpConfig, Turn, turn_of
 from posegeom_models.pgp.networks import PgpNetworks
@@ -90,6 +90,7 @@ def test_saliency_counts_less_after_a_set_iteration() -> None:
         ({"network": replace(SMALL, size=64)}, "network.size must be data.size"),
         ({"self_supervised": False, "variant": "unsup"}, "has no labels"),
         ({"labelled_share": 2.0}, "labelled_share must be in"),
+        ({"scenes": 1.5}, "scenes must be in"),
         ({"candidates": 0}, "candidates must be at least 1"),
         ({"variant": "multi-view", "data": replace(CONFIG.data, cameras=1)}, "data.cameras of at least 2"),
         ({"variant": "multi-view", "network": replace(SMALL, ablation="without_fk")}, "canonical poses"),
@@ -269,3 +270,21 @@ def test_views_are_of_the_same_instants_and_their_shift_is_the_cameras() -> None
     about = [frames.joints - frames.joints[:, :1] for frames in (batch.target, batch.source)]
     torch.testing.assert_close(about[0] @ batch.shift.mT, about[1], rtol=0, atol=1e-4)
     assert float((about[0] - about[1]).abs().max()) > 0.05
+
+
+def test_a_share_of_the_drawings_has_a_scene_behind_it() -> None:
+    training = TrainingConfig(steps=10, batch_size=64, accelerator="cpu")
+    config = replace(CONFIG, scenes=0.25, training=training, network=replace(SMALL, background=0.5))
+    data = PgpData(config)
+    batch = data.batch(0, 0, 1)
+    assert batch.scene is not None
+    bare = (batch.scene == 0.5).flatten(1).all(1)
+    assert 0.55 < float(bare.float().mean()) < 0.95
+    places = data.backdrops.flatten(1)
+    assert all(bool((places == scene.flatten()).all(1).any()) for scene in batch.scene[~bare])
+    # Two processes have the scenes of one.
+    halves = [data.batch(0, rank, 2).scene for rank in (0, 1)]
+    for rank, half in enumerate(halves):
+        assert half is not None
+        assert torch.equal(half, batch.scene[rank::2])
+    assert PgpData(replace(config, scenes=0.0)).batch(0, 0, 1).scene is None

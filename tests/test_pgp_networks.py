@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import posegeom as pg
 
 pytest.importorskip("torchvision")
 
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.ksp.networks import Pose
 from posegeom_models.pgp.networks import ChannelwiseFC, NetworkConfig, PgpNetworks, Residual
-from posegeom_models.pgp.synthesis import aware, transfer, turned_views, unaware
+from posegeom_models.pgp.synthesis import part_labels, transfer, turned_views
+from posegeom_models.poses import Pose
 
 SMALL = NetworkConfig(
     size=32,
@@ -93,6 +93,32 @@ def test_a_channelwise_layer_mixes_places_and_no_maps() -> None:
     assert bool((slope[0, :, :, 1:] == 0).all())  # and from no other map
 
 
+def test_at_first_a_channelwise_layer_says_the_same_everywhere_of_each_map() -> None:
+    torch.manual_seed(0)
+    layer = ChannelwiseFC(3, 4)
+    said = layer(torch.rand(2, 3, 4, 4))
+    torch.testing.assert_close(said, said[..., :1, :1].expand_as(said))
+    torch.testing.assert_close(layer(torch.full((1, 3, 4, 4), 0.7)), torch.full((1, 3, 4, 4), 0.7))
+    assert float((layer.weight[0, 0] - layer.weight[1, 0]).detach().abs().max()) > 0.01  # each map of another region
+
+
+def test_a_standardized_appearance_is_never_the_same_for_everybody() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 1, 1).expand(8, 3, 32, 32)  # people of one colour each
+    encoder = PgpNetworks(replace(SMALL, standardized=True)).encoder.train()
+    last = encoder.appearance_maps[1]
+    assert isinstance(last, nn.Conv2d)
+    for scale in (10.0, 1.0):
+        nn.init.normal_(last.weight, std=scale)
+        appearance = encoder.appearance(images)
+        alive = appearance.std(0, unbiased=False) > 0
+        assert float(alive.float().mean()) > 0.4  # a rectifier may be shut for all eight
+        torch.testing.assert_close(appearance.mean(0), torch.zeros(8, 8, 8), rtol=0, atol=1e-3)
+        torch.testing.assert_close(
+            appearance.std(0, unbiased=False)[alive].median(), torch.tensor(1.0), rtol=0, atol=0.05
+        )
+
+
 def test_a_residual_block_is_its_shortcut_where_its_layers_are_nothing() -> None:
     block = Residual(6, (2, 3, 6)).eval()
     widths = [(c.in_channels, c.out_channels, c.kernel_size[0]) for c in block.layers if isinstance(c, nn.Conv2d)]
@@ -140,6 +166,13 @@ def test_a_person_twice_as_far_covers_a_quarter(networks: PgpNetworks) -> None:
     networks = PgpNetworks(replace(SMALL, size=128))
     near, far = (float(networks.drawn(standing(networks, at)).foreground.sum()) for at in (4.0, 8.0))
     assert near / far == pytest.approx(4, rel=0.1)
+
+
+def unaware(networks: PgpNetworks, pose: Pose) -> Tensor:
+    """The labels of y_p, whatever the appearance."""
+    side = networks.config.size // networks.config.stride
+    blank = torch.zeros(len(pose.points), networks.config.appearance_channels, side, side)
+    return part_labels(networks, pose, blank)[1]
 
 
 def test_the_nearer_arm_hides_the_other_in_profile(networks: PgpNetworks) -> None:
@@ -254,10 +287,10 @@ def test_transfer_pairs_every_person_with_every_pose(networks: PgpNetworks) -> N
     assert images.shape == (2, 3, 3, 32, 32)
     torch.testing.assert_close(images[1, 2], alone[0])
     torch.testing.assert_close(parts[1, 2], classes[0])
-    torch.testing.assert_close(
-        aware(networks, networks.encoder.pose(poses[2:]), networks.encoder.appearance(people[1:])),
-        (classes.argmax(1) + 1) % 13,
-    )
+    pose, appearance = networks.encoder.pose(poses[2:]), networks.encoder.appearance(people[1:])
+    with torch.no_grad():
+        aware, _ = part_labels(networks, pose, appearance)
+    torch.testing.assert_close(aware, (classes.argmax(1) + 1) % 13)
 
 
 @pytest.mark.parametrize("ablation", ["none", "without_fk"])

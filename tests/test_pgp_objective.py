@@ -15,9 +15,10 @@ import posegeom as pg
 
 pytest.importorskip("torchvision")
 
-from posegeom_models.ksp.networks import Pose
 from posegeom_models.pgp.networks import PgpNetworks
 from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_p3d, l_seg, l_views
+from posegeom_models.poses import Pose
+from posegeom_models.supervision import heat_error
 from tests.test_pgp_networks import SMALL, standing
 
 SIDE = 32
@@ -151,6 +152,35 @@ def test_l_p3d_is_what_reencoding_changes_in_the_pose(networks: PgpNetworks, pos
     assert float(terms["p_3D"]) == pytest.approx(0.1, rel=1e-4)
     assert float(terms["q"]) == pytest.approx(2 * 3.2 / SIDE, rel=1e-4)
     assert set(l_p3d(networks, flat(0.0), pose)) == {"p_3D"}
+
+
+def test_l_p3d_has_the_terms_of_labels_if_they_are_wanted(networks: PgpNetworks, pose: Pose) -> None:
+    heat = torch.zeros(1, 17, 8, 8)
+    stub(networks.encoder, "pose", lambda images: pose._replace(joints=pose.joints + 0.1, heat=heat))
+    terms = l_p3d(networks, flat(0.0), pose, lambda_view=3.0, lambda_heat=2.0)
+    # A shift by 0.1 along every canonical axis, in the camera's axes.
+    shift = (pose.rotation @ torch.full((3,), 0.1)).abs().mean()
+    assert float(terms["view"]) == pytest.approx(3 * float(shift), rel=1e-4)
+    assert float(terms["heat"]) == pytest.approx(2 * float(heat_error(pose._replace(heat=heat), pose.points, SIDE)))
+    assert set(terms) == {"p_3D", "view", "heat"}
+
+
+def test_l_p3d_shows_the_person_before_a_scene(networks: PgpNetworks, pose: Pose) -> None:
+    seen: list[Tensor] = []
+
+    def look(images: Tensor) -> Pose:
+        seen.append(images)
+        return pose
+
+    stub(networks.encoder, "pose", look)
+    stub(networks.decoder, "image", lambda parts, appearance: flat(0.6) * networks.drawn(pose).foreground.unsqueeze(1))
+    l_p3d(networks, flat(0.0), pose)
+    l_p3d(networks, flat(0.0), pose, flat(0.3))
+    foreground = networks.drawn(pose).foreground
+    torch.testing.assert_close(seen[0][:, 0], 0.6 * foreground)
+    torch.testing.assert_close(seen[1][:, 0], 0.6 * foreground + 0.3 * (1 - foreground))
+    assert float(foreground.max()) > 0.9
+    assert float(foreground.min()) == 0
 
 
 def test_l_a_is_what_reencoding_changes_in_the_appearance(networks: PgpNetworks, pose: Pose) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("torchvision")
 from posegeom_models.drawing import part_colors
 from posegeom_models.pgp.batches import PgpBatch, PgpData
 from posegeom_models.pgp.configuration import PgpConfig
-from posegeom_models.pgp.recipe import MODEL, PgpRecipe, predict, predict_unaware
+from posegeom_models.pgp.recipe import MODEL, PgpRecipe, predict
 from posegeom_models.pgp.synthesis import LABEL, PEOPLE, POSES, VIEWS, panels
 from posegeom_models.training import Descent, Objective, launch, train
 from tests.test_pgp_data import CONFIG, LABELLED
@@ -201,8 +201,14 @@ def test_every_loss_has_an_optimizer_of_its_own() -> None:
     assert len({id(optimizer) for optimizer in recipe.optimizers.values()}) == 9
     assert {group["lr"] for each in recipe.optimizers.values() for group in each.param_groups} == {1e-3}
     slow = PgpRecipe(replace(CONFIG, pose_rate=0.1, optimizer="adam"))
-    assert [group["lr"] for group in slow.optimizers["image_u"].param_groups] == pytest.approx([1e-4, 1e-3, 1e-3])
+    assert [group["lr"] for group in slow.optimizers["image_u"].param_groups] == pytest.approx([1e-4, 1e-3, 1e-3, 1e-3])
+    assert [group["lr"] for group in slow.optimizers["p3d_encoder"].param_groups] == [1e-3, 1e-3]
     assert [group["lr"] for group in slow.optimizers["labelled"].param_groups] == [1e-3]
+    doubted = PgpRecipe(replace(CONFIG, parts_rate=0.1))
+    rates = [group["lr"] for group in doubted.optimizers["image_u"].param_groups]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
+    slowed = doubted.optimizers["image_u"].param_groups[-1]["params"]
+    assert {id(parameter) for parameter in slowed} == set(map(id, doubted.networks.decoder.parts_head.parameters()))
     varied = PgpRecipe(replace(CONFIG, invariance_rate=0.5))
     rates = {name: each.param_groups[-1]["lr"] for name, each in varied.optimizers.items()}
     assert {name for name, rate in rates.items() if rate == 5e-4} == {"image_c", "a_encoder", "a_decoder"}
@@ -226,16 +232,24 @@ def test_predictions_hold_pose_and_parts(data: PgpData) -> None:
     networks = PgpRecipe(CONFIG).networks.eval()
     image = data.reel.frames(torch.arange(3)).image
     with torch.no_grad():
-        said, flat = predict(networks, image), predict_unaware(networks, image)
-    for prediction in (said, flat):
-        assert prediction.joints is not None
-        assert prediction.labels is not None
-        assert prediction.joints.shape == (3, 17, 3)
-        assert prediction.labels.shape == (3, 32, 32)
-        assert int(prediction.labels.max()) <= 12
-        torch.testing.assert_close(prediction.joints[:, 0], torch.zeros(3, 3))
-    assert flat.points is not None
-    assert torch.equal(flat.points, networks(image).points)
+        said = predict(networks, image)
+    assert said.joints is not None
+    assert said.joints.shape == (3, 17, 3)
+    torch.testing.assert_close(said.joints[:, 0], torch.zeros(3, 3))
+    assert said.points is not None
+    assert torch.equal(said.points, networks(image).points)
+    for labels in (said.labels, said.unaware):
+        assert labels is not None
+        assert labels.shape == (3, 32, 32)
+        assert int(labels.max()) <= 12
+    # Only one of the two knows what the decoder was told of the person.
+    with torch.no_grad():
+        networks.decoder.parts_head.output.bias.data[-1] = 100.0
+        bare = predict(networks, image)
+    assert bare.labels is not None
+    assert bare.unaware is not None
+    assert int(bare.labels.max()) == 0
+    assert torch.equal(bare.unaware, said.unaware)
 
 
 def test_the_panels_and_the_logs_pictures_have_their_rows(data: PgpData) -> None:
@@ -254,7 +268,7 @@ def test_the_panels_and_the_logs_pictures_have_their_rows(data: PgpData) -> None
     assert len(part_colors(recipe.networks.puppet)) == 13
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "tiny"])
+@pytest.mark.parametrize("name", ["paper", "small", "tiny", "weakly"])
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     from jsonargparse import ArgumentParser
 

@@ -1,4 +1,4 @@
-"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `synthesize`, `render`, `bench`, `info`."""
+"""The command line: `posegeom demo`, `train`, `evaluate`, `predict`, `synthesize`, `puppet`, `render` and more."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ COMMANDS = {
     "evaluate": "score a trained model, beside answers that look at no image",
     "predict": "poses in a video, an image or a folder of them",
     "synthesize": "what a trained model draws anew: one person's pose, another's clothes",
+    "analyze": "what the codes of a trained temporal model hold",
+    "puppet": "a puppet of body parts from one labelled picture",
     "render": "a clip of the rendered benchmark as a video",
     "bench": "speed and memory of the operators on this machine (from a clone)",
     "info": "versions, backends and devices",
@@ -94,18 +96,19 @@ def _told(options: type, field: str) -> str:
 
 def _add_train(commands: Any, arguments: Sequence[str]) -> Callable[[Any], None]:
     from posegeom_models.commands import TrainOptions, run_train
-    from posegeom_models.runs import MODELS, build_config, config_parser
+    from posegeom_models.runs import MODELS, build_config, config_parser, describe_model
 
     train = _parser(description=COMMANDS["train"])
     commands.add_subcommand("train", train, help=COMMANDS["train"])
     papers = train.add_subcommands(required=True, dest="model")
     for model in MODELS:
-        parser = config_parser(model, description=f"Train {model}; --config tiny, small and paper ship with it.")
+        about = describe_model(model)
+        parser = config_parser(model, description=f"{about} --config tiny, small and paper ship with it.")
         parser.add_argument(
             "--config", action="config", help="YAML file, or the name of one that ships with the model."
         )
         parser.add_class_arguments(TrainOptions, None)
-        papers.add_subcommand(model, parser)
+        papers.add_subcommand(model, parser, help=about)
 
     def go(chosen: Any) -> None:
         own = {field.name: chosen[chosen.model].pop(field.name) for field in dataclasses.fields(TrainOptions)}
@@ -147,6 +150,14 @@ def _add(commands: Any, name: str, arguments: Sequence[str]) -> Callable[[Any], 
         from posegeom_models.commands import SynthesizeOptions, run_synthesize
 
         return _add_options(commands, name, SynthesizeOptions, run_synthesize, ["run"])
+    if name == "analyze":
+        from posegeom_models.temporal.report import AnalyzeOptions, run_analyze
+
+        return _add_options(commands, name, AnalyzeOptions, run_analyze, ["run"])
+    if name == "puppet":
+        from posegeom_models.puppets import PuppetOptions, run_puppet
+
+        return _add_options(commands, name, PuppetOptions, run_puppet, ["labels", "anchors"])
     if name == "render":
         from posegeom_models.rendering import RenderOptions, run_render
 

@@ -63,7 +63,7 @@ class EvaluateOptions:
     Args:
         run: a run folder of posegeom train.
         data: "rendered", the benchmark's test clips; or a data set: human36m (as h36m-fetch leaves it), mpi_inf_3dhp
-            or threedpw, whose folder is `path`.
+            or threedpw, whose folder is `path`. lifting is scored on the motion alone, seen by random cameras.
         path: the data set's folder.
         split: train, validation or test.
         clips: how many of the rendered split's clips; 0 for all of the standard benchmark's.
@@ -162,8 +162,10 @@ def run_train(model: str, config: Any, options: TrainOptions) -> Path:
     if fabric.is_global_zero:
         # Only now: what the data refuses leaves no folder behind.
         run.begin(str(fabric.device.type))
-        source.constants.save(folder / "constants.safetensors")
-    say(f"{len(source.reel)} training frames, ready after {time.perf_counter() - began:.0f} s")
+        if paper.predict is not None:
+            source.constants.save(folder / "constants.safetensors")
+    held = f"{len(source)} training poses" if paper.predict is None else f"{len(source.reel)} training frames"
+    say(f"{held}, ready after {time.perf_counter() - began:.0f} s")
     recipe = paper.recipe(config)
     values = train(recipe, source, config.training, folder, fabric, quiet=options.quiet)
     took = (time.perf_counter() - began) / 60
@@ -180,23 +182,29 @@ def _silent(*_: object) -> None:
 def run_evaluate(options: EvaluateOptions) -> Path:
     """Score a run; print tables, and write them as JSON and CSV into its folder. Return the JSON's path."""
     run = Run.open(options.run)
-    predict, constants = run.predictor(options.device), run.constants()
-    reel, scored = _test_reel(run, options)
-    with _progress("evaluating", len(reel)) as advance:
-        scores = evaluate(predict, reel, constants, options.batch, scored, advance)
+    evaluate_poses = find_model(run.model).evaluate
+    if evaluate_poses is None:
+        predict, constants = run.predictor(options.device), run.constants()
+        reel, scored = _test_reel(run, options)
+        with _progress("evaluating", len(reel)) as advance:
+            scores = evaluate(predict, reel, constants, options.batch, scored, advance, run.masked)
+        of = [options.data, options.split]
+        of += [options.domain or run.config.data.domain] if options.data == "rendered" else []
+    else:
+        config = _pose_config(run, options)
+        networks = run.networks(options.device)
+        scores = dict(evaluate_poses(networks, config, options.split, options.every, options.batch))
+        of = ["poses", options.split]
     given = {
         "anywhere": options.anywhere,
         "clips": options.clips or None,
         "every": None if options.every == 3 else options.every,
         "motion": None if options.motion is None else options.motion.name,
     }
-    name = "_".join(
-        [options.data, options.split]
-        + ([options.domain or run.config.data.domain] if options.data == "rendered" else [])
-        + [f"{key}{value}" for key, value in given.items() if value is not None]
-    )
+    name = "_".join(of + [f"{key}{value}" for key, value in given.items() if value is not None])
     told = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("run", "name", "device")}
     told = {key: value.name if isinstance(value, Path) else value for key, value in told.items()}
+    told["data"] = of[0]
     scores = {"run": run.facts, "config": plain(run.config), "data": told, **scores}
     show(scores)
     paths = write(options.run / "evaluation", options.name or name, scores)
@@ -212,6 +220,18 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def _pose_config(run: Run, options: EvaluateOptions) -> Any:
+    """The configuration whose motion a model that takes no images is scored on."""
+    unused = {"data": options.data != "rendered", "clips": options.clips, "domain": options.domain}
+    unused["anywhere"] = options.anywhere is not None
+    wrong = [f"--{name}" for name, value in unused.items() if value]
+    if wrong:
+        raise ValueError(f"{run.model} is scored on 2D poses of recorded motion, where {wrong[0]} means nothing")
+    if options.motion is None:
+        return run.config
+    return replace(run.config, data=replace(run.config.data, motion=options.motion))
 
 
 def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | None]:
@@ -238,6 +258,8 @@ def run_predict(options: PredictRunOptions) -> list[Path]:
     """Predict with a run on videos and photographs; return the files written."""
     run = Run.open(options.run)
     predictor = run.predictor(options.device)
+    if run.masked:
+        print(f"{run.model} was trained on people cut out of their images; here it sees them as they are")
     skeleton = find_model(run.model).skeleton(run.config)
 
     def predict(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,9 +279,12 @@ def run_synthesize(options: SynthesizeOptions) -> list[Path]:
     from PIL import Image
 
     run = Run.open(options.run)
+    panels = find_model(run.model).panels
+    if panels is None:
+        raise ValueError(f"{options.run} holds a run of {run.model}, which draws nothing anew")
     networks = run.networks(options.device)
     reel, _ = _test_reel(run, EvaluateOptions(options.run, domain=options.domain, every=15, clips=24))
-    pictures = find_model(run.model).panels(networks, reel, np.random.default_rng(options.seed))
+    pictures = panels(networks, reel, np.random.default_rng(options.seed))
     options.out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, picture in pictures.items():

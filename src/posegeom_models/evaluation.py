@@ -102,12 +102,14 @@ class Prediction(NamedTuple):
         points: (B, J, 2) pixels of the image.
         labels: (B, H, W) parts, 0 the background, numbered like the rendered benchmark's.
         mask: (B, H, W) bool, the person; labels that are not 0 where there are labels.
+        unaware: (B, H, W) parts as `labels`, told by the pose alone, without the person's shape.
     """
 
     joints: Tensor | None = None
     points: Tensor | None = None
     labels: Tensor | None = None
     mask: Tensor | None = None
+    unaware: Tensor | None = None
 
 
 Predict = Callable[[Tensor], Prediction]
@@ -234,6 +236,7 @@ def evaluate(
     batch: int = 64,
     scored: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
+    masked: bool = False,
 ) -> dict[str, Any]:
     """Scores of a model on a reel, beside the answers that look at no image.
 
@@ -244,21 +247,30 @@ def evaluate(
         batch: images at a time.
         scored: numbers of the joints that count for PCK and AUC; None for all.
         progress: told how many frames are done.
+        masked: show the model people cut out of their images, black round them.
+
+    Raises:
+        ValueError: `masked`, and nothing tells where the people are.
 
     Returns:
         {"model": figures, "constant": figures, "frames": count}. Errors in millimetres: "p_mpjpe", "n_mpjpe", "mpjpe";
         percent: "pck", "auc", and "2d", the mean distance over the image's side; in [0, 1]: "f1_person" (mean of
         person and background), "iou_person" (the person's), "f1_parts", "iou_parts" (means over parts and background);
-        "actions": the pose errors of each action. Of what a model does not predict there is nothing.
+        "actions": the pose errors of each action. Of what a model does not predict there is nothing. Where it tells
+        parts by the pose alone, "unaware" has their scores.
     """
-    model, constant = _Scores(reel, scored), _Scores(reel, scored)
+    if masked and not reel.segmented:
+        raise ValueError("the model was trained on people cut out of their images, and these frames have no masks")
+    model, unaware, constant = (_Scores(reel, scored) for _ in range(3))
     for start in range(0, len(reel), batch):
         numbers = torch.arange(start, min(start + batch, len(reel)))
         frames = reel.frames(numbers)
-        said = predict(frames.image)
+        said = predict(frames.image * (frames.labels > 0).unsqueeze(1) if masked else frames.image)
         model.update(said, numbers)
+        if said.unaware is not None:
+            unaware.update(Prediction(labels=said.unaware), numbers)
         # The mean pose is turned like the truth: it knows the view, and still is the worse answer.
-        turned = constants.joints @ pg.canonicalize(frames.joints, reel.skeleton).rotation.mT
+        turned = _turned(constants.joints, frames.joints, reel.skeleton)
         same = Prediction(
             turned if said.joints is not None else None,
             constants.points.expand_as(frames.points) if said.points is not None else None,
@@ -268,11 +280,20 @@ def evaluate(
         constant.update(same, numbers)
         if progress is not None:
             progress(int(numbers[-1]) + 1)
-    return {"model": model.compute(), "constant": constant.compute(), "frames": len(reel)}
+    scores = {"model": model.compute(), "constant": constant.compute(), "frames": len(reel)}
+    return {**scores, "unaware": unaware.compute()} if unaware.said else scores
+
+
+def _turned(pose: Tensor, joints: Tensor, skeleton: pg.Skeleton) -> Tensor:
+    """A canonical pose (J, 3) turned like poses (B, J, 3); without a trunk, as it fits them best."""
+    if skeleton.trunk is not None:
+        return pose @ pg.canonicalize(joints, skeleton).rotation.mT
+    return pose @ pg.procrustes_align(pose.expand_as(joints), joints).rotation.mT
 
 
 HEADS = {
     "p_mpjpe": ("P-MPJPE mm", 1),
+    "p_mpjpe_mirrored": ("with reflection", 1),
     "n_mpjpe": ("N-MPJPE mm", 1),
     "mpjpe": ("MPJPE mm", 1),
     "pck": ("PCK %", 1),
@@ -282,10 +303,20 @@ HEADS = {
     "iou_person": ("IoU person", 3),
     "f1_parts": ("F1 parts", 3),
     "iou_parts": ("IoU parts", 3),
+    "mirrored": ("mirrored %", 1),
+    "elevation": ("elevation °", 1),
+    "elevation_deviation": ("±", 1),
 }
 """How figures are called, and to how many decimals they are shown."""
 
-ANSWERS = {"model": "model", "constant": "constant answer"}
+ANSWERS = {
+    "model": "model",
+    "unaware": "parts without shape",
+    "constant": "constant answer",
+    "flat": "every depth 0",
+    "truth": "truth",
+}
+"""How answers are called, where there are scores of them; the last two are there for lifting alone."""
 
 
 def write(folder: Path, name: str, scores: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -305,8 +336,8 @@ def _csv(scores: Mapping[str, Any]) -> str:
     names = [name for name in HEADS if name in scores["model"]]
     writer.writerow(["answer", "action", *names])
     for answer in ANSWERS:
-        figures = scores[answer]
-        for action, row in (("all", figures), *figures.get("actions", {}).items()):
+        figures = scores.get(answer, {})
+        for action, row in (("all", figures), *figures.get("actions", {}).items()) if figures else ():
             writer.writerow([answer, action, *(f"{row[name]:.4f}" if name in row else "" for name in names)])
     return text.getvalue()
 
@@ -322,17 +353,20 @@ def show(scores: Mapping[str, Any]) -> None:
     table.add_column("")
     for name in names:
         table.add_column(HEADS[name][0], justify="right")
-    for answer, label in ANSWERS.items():
-        table.add_row(label, *(f"{scores[answer][name]:.{HEADS[name][1]}f}" for name in names))
+    there = {answer: label for answer, label in ANSWERS.items() if answer in scores}
+    for answer, label in there.items():
+        figures = scores[answer]
+        table.add_row(label, *(f"{figures[name]:.{HEADS[name][1]}f}" if name in figures else "" for name in names))
     console.print(table)
     if "actions" not in scores["model"]:
         return
     table = Table(title="P-MPJPE in mm by action")
-    for head in ("action", *ANSWERS.values()):
+    there = {answer: label for answer, label in there.items() if "actions" in scores[answer]}
+    for head in ("action", *there.values()):
         table.add_column(head, justify="left" if head == "action" else "right")
     for action in scores["model"]["actions"]:
         table.add_row(
             action or "unknown",
-            *(f"{scores[answer]['actions'][action]['p_mpjpe']:.1f}" for answer in ANSWERS),
+            *(f"{scores[answer]['actions'][action]['p_mpjpe']:.1f}" for answer in there),
         )
     console.print(table)

@@ -31,8 +31,14 @@ from posegeom_models.evaluation import Constants, Prediction
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-MODELS = ("ksp",)
-"""The papers that can be trained, by the names of their packages."""
+MODELS = {
+    "ksp": "ksp",
+    "pgp": "pgp",
+    "imagepose": "imagepose",
+    "lifting": "imagepose.lifting",
+    "temporal": "temporal",
+}
+"""What can be trained, by name: the packages that hold a recipe.py and the configurations that ship."""
 
 CHANGEABLE = (
     *("accumulate", "accelerator", "devices", "machines", "threads", "workers"),
@@ -48,25 +54,37 @@ class Model(NamedTuple):
         config: frozen dataclass with a `training` and a `data` field; all fields have defaults.
         data: (config, device) to where batches come from; has `constants`, the answers that look at no image.
         recipe: (config) to networks, optimizers and the order of steps.
-        predict: (networks, images (B, 3, S, S) in [0, 1]) to what the model says of them.
+        predict: (networks, images (B, 3, S, S) in [0, 1]) to what the model says of them; None: it takes no images, and
+            its data has a length and no `constants`.
         skeleton: of the joints that it predicts, by configuration.
-        panels: (networks, reel, random) to pictures by name: what the model can draw anew.
+        panels: (networks, reel, random) to pictures by name: what the model can draw anew; None: nothing.
+        masked: by configuration, whether it is shown people cut out of their images, black round them; None: never.
+        evaluate: of a model that takes no images: (networks, config, pool of the motion files, every how many-th pose,
+            batch) to scores, see `posegeom_models.evaluation.evaluate`.
     """
 
     config: Any
     data: Callable[..., Any]
     recipe: Callable[..., Any]
-    predict: Callable[[nn.Module, torch.Tensor], Prediction]
+    predict: Callable[[nn.Module, torch.Tensor], Prediction] | None
     skeleton: Callable[[Any], posegeom.Skeleton]
-    panels: Callable[[nn.Module, Reel, np.random.Generator], Mapping[str, NDArray[np.uint8]]]
+    panels: Callable[[nn.Module, Reel, np.random.Generator], Mapping[str, NDArray[np.uint8]]] | None = None
+    masked: Callable[[Any], bool] | None = None
+    evaluate: Callable[[nn.Module, Any, str, int, int], Mapping[str, Any]] | None = None
 
 
 def find_model(name: str) -> Model:
-    """A model by the name of its package."""
+    """A model by its name."""
     if name not in MODELS:
         raise ValueError(f"model must be one of {', '.join(MODELS)}, got {name!r}")
-    model: Model = importlib.import_module(f"posegeom_models.{name}.recipe").MODEL
+    model: Model = importlib.import_module(f"posegeom_models.{MODELS[name]}.recipe").MODEL
     return model
+
+
+def describe_model(name: str) -> str:
+    """What a model is, in a line: its package's docstring."""
+    package = importlib.import_module(f"posegeom_models.{MODELS[name]}")
+    return (package.__doc__ or name).strip().replace("*", "")
 
 
 def find_config(model: str, name: str) -> Path:
@@ -84,7 +102,7 @@ def find_config(model: str, name: str) -> Path:
         if not isinstance(settings, dict):
             raise ValueError(f"{name}: not a YAML file of settings such as training: {{steps: 100}}")
         return Path(name)
-    folder = Path(__file__).parent / model
+    folder = Path(__file__).parent.joinpath(*MODELS[model].split("."))
     shipped = sorted(path.stem for path in folder.glob("*.yaml"))
     if name in shipped:
         return folder / f"{name}.yaml"
@@ -201,9 +219,12 @@ class Run:
         """
         newest = self._newest()
         config = self.config
-        if getattr(config.network, "weights", None) is not None:
+        network = getattr(config, "network", None)
+        begun = [name for name in ("weights", "feature_weights") if getattr(network, name, None) is not None]
+        if begun:
             # The checkpoint has all weights: those that training began with need not be there any more.
-            config = dataclasses.replace(config, network=dataclasses.replace(config.network, weights=None))
+            blank = dict.fromkeys(begun)
+            config = dataclasses.replace(config, network=dataclasses.replace(config.network, **blank))
         networks: nn.Module = find_model(self.model).recipe(config).networks
         newest.restore(networks)
         return networks.to(device).eval()
@@ -213,16 +234,25 @@ class Run:
 
         Raises:
             FileNotFoundError: nothing has been saved yet.
-            ValueError: the checkpoint is damaged.
+            ValueError: the checkpoint is damaged, or the model takes no images.
         """
-        model, networks = find_model(self.model), self.networks(device)
+        model = find_model(self.model).predict
+        if model is None:
+            raise ValueError(f"{self.folder} holds a run of {self.model}, which takes 2D poses and no images")
+        networks = self.networks(device)
 
         def predict(images: torch.Tensor) -> Prediction:
             with torch.no_grad():
-                said = model.predict(networks, images.to(device))
+                said = model(networks, images.to(device))
             return Prediction(*(None if value is None else value.cpu() for value in said))
 
         return predict
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model is shown people cut out of their images."""
+        masked = find_model(self.model).masked
+        return masked is not None and masked(self.config)
 
     def constants(self) -> Constants:
         """The answers that look at no image, from this run's training set."""

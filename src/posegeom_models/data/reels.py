@@ -18,6 +18,7 @@ from torch import Tensor
 from posegeom.camera import project
 from posegeom.kinematics import canonicalize
 from posegeom.presets import BODY_17
+from posegeom.procrustes import procrustes_align
 from posegeom.skeleton import Skeleton, convert_joints
 from posegeom_models.data.cropping import (
     MARGIN,
@@ -343,8 +344,11 @@ class Reel:
 
     @functools.cached_property
     def canonical(self) -> Tensor:
-        """(F, J, 3) the joints in canonical axes."""
-        return canonicalize(self.joints, self.skeleton).canonical
+        """(F, J, 3) the joints in canonical axes; without a trunk, turned so that they fit the first frame best."""
+        if self.skeleton.trunk is not None:
+            return canonicalize(self.joints, self.skeleton).canonical
+        about = self.joints - self.joints[:, self.skeleton.root].unsqueeze(1)
+        return about @ procrustes_align(about, about[:1].expand_as(about)).rotation.mT
 
     @functools.cached_property
     def _clips(self) -> tuple[Tensor, Tensor]:

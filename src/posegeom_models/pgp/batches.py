@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 import posegeom as pg
-from posegeom_models.data.reels import Film, Frames, Reel, Shuffle
+from posegeom_models.data.augmentation import Changes, before
+from posegeom_models.data.reels import Frames, Reel, Shuffle
 from posegeom_models.data.rendered import RenderedBenchmark
-from posegeom_models.evaluation import Constants
-from posegeom_models.pgp.augmentation import Changes, before
+from posegeom_models.material import Material
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.saliency import salient
 
@@ -47,6 +47,7 @@ class PgpBatch(NamedTuple):
         salient: (B, H, W) m_sal of I_t.
         posed: p_z.
         shift: (B, 3, 3) from the first camera's axes to the second's.
+        scene: (B, 3, H, W) what is behind the drawings of p_z that E_p is shown; None for BG_c behind all of them.
     """
 
     target: Frames
@@ -55,6 +56,7 @@ class PgpBatch(NamedTuple):
     salient: Tensor | None = None
     posed: Posed | None = None
     shift: Tensor | None = None
+    scene: Tensor | None = None
 
 
 class PgpData:
@@ -68,10 +70,11 @@ class PgpData:
     def __init__(self, config: PgpConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
-        self.reel = self._reel(benchmark, device)
+        material = Material(benchmark, config.frame_step, device, config.footage, config.boxes)
+        self.reel = material.reel()
         self.second: Reel | None = None
         if config.variant == "multi-view":
-            self.second = self._reel(benchmark, device, camera=1)
+            self.second = material.reel(camera=1)
             self.shifts = _shifts(benchmark, config.frame_step)
         known = torch.nonzero(self.reel.labelled).flatten()
         if len(known) == 0 and config.variant in ("weakly", "semi"):
@@ -88,20 +91,10 @@ class PgpData:
         # The articulation is D_z's, the lengths are those that T_fk knows: any other pose could not be told again.
         self.unpaired = pg.forward_kinematics(local.directions, local.hip_angle, skeleton)
         self.upright = unpaired.rotation
-        self.backdrops = benchmark.backdrops(range(BACKDROPS if config.elsewhere > 0 else 0), device).cpu()
-        # What footage shows is not known: there the constant answers are the rendered people's.
-        told = self.reel if config.footage is None else Reel.render(benchmark, config.data.frames, device=device)
-        self.constants = Constants.of(told)
-
-    def _reel(self, benchmark: RenderedBenchmark, device: str, camera: int = 0) -> Reel:
-        config = self.config
-        if config.footage is not None:
-            rate = config.data.frame_rate / config.frame_step
-            return Reel.from_footage(config.footage, config.data.size, rate, config.boxes, skeleton=self.skeleton)
-        # A GPU renders all of them in seconds; on a CPU, training does not wait for frames that it may never use.
-        if torch.device(device).type == "cuda":
-            return Reel.render(benchmark, config.frame_step, device=device, camera=camera)
-        return Film.of(benchmark, config.frame_step, camera)
+        self.backdrops = benchmark.backdrops(
+            range(BACKDROPS if config.elsewhere + config.scenes > 0 else 0), device
+        ).cpu()
+        self.constants = material.constants(self.reel)
 
     def batch(self, step: int, rank: int, world_size: int) -> PgpBatch:
         """One process's share of the batch of a step."""
@@ -126,7 +119,8 @@ class PgpData:
         partners = [self.partner(int(numbers[row]), random) for row, random in zip(rows, randoms, strict=True)]
         source = changes.moved(self.reel.frames(torch.tensor(partners)), self.skeleton)
         m_sal = salient(target, self.reel.moving[target.number])
-        return PgpBatch(target, source, changes.recolored(target.image), m_sal, _rows(posed, shared))
+        scene = None if config.scenes == 0 else self._scene(size, generator)[shared]
+        return PgpBatch(target, source, changes.recolored(target.image), m_sal, _rows(posed, shared), scene=scene)
 
     def partner(self, number: int, random: np.random.Generator) -> int:
         """I_s for I_t: of some frames of the clip, the one whose background is the least like I_t's (§3.3a).
@@ -153,6 +147,12 @@ class PgpData:
         camera = pg.camera_rotation(azimuth, elevation, torch.zeros(size))
         raw = config.spread * torch.randn(size, 3, generator=generator)
         return Posed(self.unpaired[chosen], camera @ self.upright[chosen], raw)
+
+    def _scene(self, size: int, generator: torch.Generator) -> Tensor:
+        """Random backgrounds (B, 3, H, W) for a share of the drawings, and BG_c for the others."""
+        places = torch.randint(len(self.backdrops), (size,), generator=generator)
+        chosen = torch.rand(size, 1, 1, 1, generator=generator) < self.config.scenes
+        return torch.where(chosen, self.backdrops[places], self.config.network.background)
 
     def _elsewhere(self, frames: Frames, shared: slice, generator: torch.Generator) -> Frames:
         """A share of the labelled frames before random backgrounds."""

@@ -39,11 +39,15 @@ class PgpConfig:
         beta_steps: steps with the first β; the paper: 200,000.
         lambda_bones: weight of the bone-length constraint in the ablation "without_fk". Not given.
         lambda_points: weight of |q_z - q̂_z| in the energy of the pose. The paper: 0.
-        lambda_view: weight of `posegeom_models.ksp.objective.view_error` where there are 3D labels. The paper: 0.
-        lambda_heat: weight of `posegeom_models.ksp.objective.heat_error` where there are labels. The paper: 0.
+        lambda_view: weight of `posegeom_models.supervision.view_error`, where there are 3D labels and in the energy of
+            the pose. The paper: 0.
+        lambda_heat: weight of `posegeom_models.supervision.heat_error`, where there are labels and in the energy of the
+            pose. The paper: 0.
         learning_rate: of each loss's Adagrad.
-        pose_rate: learning rate of the trunk and the pose's branch in the losses of Algorithm 1, over `learning_rate`.
-            Each of these losses takes steps of full length, however little it knows of the pose. The paper: 1.
+        pose_rate: learning rate of the trunk and the pose's branch in the losses of Algorithm 1 but L_{p_z^3D}, over
+            `learning_rate`. Each loss takes steps of full length, however little it knows of the pose. The paper: 1.
+        parts_rate: learning rate of D_seg in L_I^u, over `learning_rate`: while Î is poor, that loss takes parts away
+            everywhere. The paper: 1.
         invariance_rate: learning rate of L_I^c and L_{a_s}, over `learning_rate`: an appearance that is the same for
             everybody solves both. The paper: 1.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.
@@ -55,6 +59,8 @@ class PgpConfig:
         frame_step: every how many-th frame of a clip is used.
         turn: largest in-plane rotation in degrees, of I_s and of labelled frames. Not given.
         jitter: largest relative change of brightness, contrast and colour, of I_t and of labelled frames. Not given.
+        scenes: share of the drawings of p_z that E_p is shown before random backgrounds in L_{p_z^3D}, in the place of
+            BG_c. The paper: 0.
         elsewhere: share of the labelled frames of clips with a known background that are shown before another one. The
             paper: 0.
     """
@@ -81,6 +87,7 @@ class PgpConfig:
     lambda_heat: float = 0.0
     learning_rate: float = 1e-3
     pose_rate: float = 1.0
+    parts_rate: float = 1.0
     invariance_rate: float = 1.0
     optimizer: str = "adagrad"
     unpaired_poses: int = 20_000
@@ -91,6 +98,7 @@ class PgpConfig:
     frame_step: int = 1
     turn: float = 20.0
     jitter: float = 0.3
+    scenes: float = 0.0
     elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
@@ -104,7 +112,7 @@ class PgpConfig:
             raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
         if not self.self_supervised and self.variant in ("unsup", "multi-view"):
             raise ValueError(f"self_supervised must be true for variant {self.variant}, which has no labels")
-        for name in ("labelled_share", "base_share", "elsewhere"):
+        for name in ("labelled_share", "base_share", "scenes", "elsewhere"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         for name in ("labelled_turns", "candidates", "unpaired_poses"):

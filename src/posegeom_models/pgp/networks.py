@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom.frames import rotate
 from posegeom_models.backbones import STAGES, ConvolutionStack, KeyPyramid, ResNetTrunk
-from posegeom_models.ksp.networks import Pose
+from posegeom_models.poses import Pose, branch
 
 ABLATIONS = ("none", "without_fk")
 
@@ -34,6 +34,8 @@ class NetworkConfig:
         hidden: width of the hidden layers of the two fully connected branches; not given in the paper.
         appearance_widths: of the convolutions beside a pyramid; the first ones halve the resolution.
         appearance_channels: Ch of the appearance a; not given in the paper.
+        standardized: bring a to mean 0 and deviation 1 over the batch. The paper does not say so: without it, an
+            appearance that is the same for everybody solves L_I^c and L_{a_s}.
         decoder_widths: of D and its heads, one for each doubling of the resolution, the last for D_I's and D_seg's;
             not given in the paper.
         squeeze: a residual block Res(c/squeeze, c/squeeze, c) has c maps; 4 in ResNet-50.
@@ -57,6 +59,7 @@ class NetworkConfig:
     hidden: int = 1024
     appearance_widths: tuple[int, ...] = (64, 128, 256, 512)
     appearance_channels: int = 64
+    standardized: bool = False
     decoder_widths: tuple[int, ...] = (256, 128, 64, 32)
     squeeze: int = 4
     focal: float = 2.0
@@ -117,7 +120,8 @@ class ChannelwiseFC(nn.Module):
 
         out[m, u] = Σ_u' W[m, u, u'] in[m, u'] + b[m, u]
 
-    What is at one end of the image can so be of use at the other. At first every place has nearly itself alone.
+    What is at one end of the image can so be of use at the other. At first every map says everywhere the mean of a
+    region of its own, whatever is there: nearly the same for all poses of a person, and another for other people.
 
     Args:
         channels: number of maps m.
@@ -127,7 +131,11 @@ class ChannelwiseFC(nn.Module):
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
         places = side * side
-        self.weight = nn.Parameter(torch.eye(places) + 0.1 * torch.randn(channels, places, places) / side)
+        # Regions are Gaussians round a random place of the middle, a fifth of the side wide.
+        row, column = (torch.arange(places) // side + 0.5) / side, (torch.arange(places) % side + 0.5) / side
+        middle = 0.2 + 0.6 * torch.rand(2, channels, 1)
+        region = torch.softmax(-((row - middle[0]) ** 2 + (column - middle[1]) ** 2) / (2 * 0.2**2), dim=-1)
+        self.weight = nn.Parameter(region.unsqueeze(1).repeat(1, places, 1))
         self.bias = nn.Parameter(torch.zeros(channels, places))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -136,12 +144,15 @@ class ChannelwiseFC(nn.Module):
         return mixed.view_as(maps)
 
 
-def branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
-    """A fully connected network with one hidden layer, whose outputs are near 0 at first."""
-    last = nn.Linear(hidden, outputs)
-    nn.init.normal_(last.weight, std=0.01)
-    # Without the normalisation, the first steps of an adaptive optimizer leave half of the hidden units dead.
-    return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
+class Standardized(nn.BatchNorm1d):
+    """Every map and place with mean 0 and deviation 1 over the people of a batch: a code that is never constant."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__(channels * side * side, affine=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Maps (B, m, n, n) to the same shape."""
+        return super().forward(maps.float().flatten(1)).view_as(maps)  # in full precision under autocast, too
 
 
 class Encoder(nn.Module):
@@ -180,6 +191,9 @@ class Encoder(nn.Module):
             nn.Conv2d(channels, config.appearance_channels, 1),
             nn.ReLU(inplace=True),
             ChannelwiseFC(config.appearance_channels, config.size // config.stride),
+            Standardized(config.appearance_channels, config.size // config.stride)
+            if config.standardized
+            else nn.Identity(),
         )
         self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
         self.radius = skeleton.reach() if config.radius is None else config.radius

@@ -12,8 +12,9 @@ from torch import Tensor
 
 import posegeom as pg
 from posegeom.frames import compose
-from posegeom_models.ksp.networks import Pose
 from posegeom_models.pgp.networks import PgpNetworks, in_view
+from posegeom_models.poses import Pose
+from posegeom_models.supervision import heat_error, view_error
 from posegeom_models.training import statistics_kept
 
 
@@ -92,24 +93,43 @@ def l_seg(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Ten
     return {"parts": pg.segmentation_uncertainty_loss(said, labels, drawn.uncertainty)}
 
 
-def l_p3d(networks: PgpNetworks, source: Tensor, pose: Pose, lambda_points: float = 0.0) -> Mapping[str, Tensor]:
+def l_p3d(
+    networks: PgpNetworks,
+    source: Tensor,
+    pose: Pose,
+    scene: Tensor | None = None,
+    lambda_points: float = 0.0,
+    lambda_view: float = 0.0,
+    lambda_heat: float = 0.0,
+) -> Mapping[str, Tensor]:
     """L_{p_z^3D} = |p_z^3D − p̂_z^3D|, p̂_z^3D = E_p(Î_{a_s}^{p_z}), an energy (§3.3c).
 
-    p_z^3D is data. Call this with the decoder or with the encoder frozen; the one that is not learns.
+    p_z^3D is data. Call this with the decoder or with the encoder frozen; the one that is not learns. The last three
+    terms are none of the paper's: without them nothing but L_I^u says how the camera is turned.
 
     Args:
         networks: E and D.
         source: (B, 3, H, W) I_s, which gives a_s.
         pose: p_z.
-        lambda_points: weight of |q_z − q̂_z|, a term that the paper does not have: without it nothing but L_I^u says
-            how the camera is turned.
+        scene: (B, 3, H, W) what E_p sees behind the person in place of BG_c: Î + (1 − w_fg)(scene − BG_c).
+        lambda_points: weight of |q_z − q̂_z|.
+        lambda_view: weight of `posegeom_models.supervision.view_error`.
+        lambda_heat: weight of `posegeom_models.supervision.heat_error`.
     """
-    image = networks.decoder.image(networks.drawn(pose).maps[:, :-1], networks.encoder.appearance(source))
+    drawn, side = networks.drawn(pose), networks.config.size
+    image = networks.decoder.image(drawn.maps[:, :-1], networks.encoder.appearance(source))
+    if scene is not None:
+        behind = 1 - drawn.foreground.unsqueeze(1)
+        image = (image + behind * (scene - networks.config.background)).clamp(0, 1)
     with statistics_kept(networks.encoder):
         again = networks.encoder.pose(image)
     terms = {"p_3D": (pose.joints - again.joints).abs().mean()}
     if lambda_points > 0:
-        terms["q"] = lambda_points * (pose.points - again.points).abs().mean() / networks.config.size
+        terms["q"] = lambda_points * (pose.points - again.points).abs().mean() / side
+    if lambda_view > 0:
+        terms["view"] = lambda_view * view_error(again, pose.in_camera)
+    if lambda_heat > 0:
+        terms["heat"] = lambda_heat * heat_error(again, pose.points, side)
     return terms
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom_models.drawing import color_parts
 from posegeom_models.evaluation import Prediction
-from posegeom_models.ksp.networks import Pose
-from posegeom_models.ksp.objective import heat_error, supervised, view_error
 from posegeom_models.pgp.batches import PgpBatch, PgpData
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.networks import PgpNetworks
 from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_p3d, l_seg, l_views
-from posegeom_models.pgp.synthesis import aware, panels, unaware
+from posegeom_models.pgp.synthesis import panels, part_labels
+from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
+from posegeom_models.supervision import heat_error, supervised, view_error
 from posegeom_models.training import Descent, frozen, statistics_kept
 
 
@@ -37,17 +37,20 @@ class PgpRecipe:
         appearance = [*encoder.stem.parameters(), *encoder.appearance_maps.parameters()]
         apart = {id(parameter) for parameter in appearance}
         pose = [parameter for parameter in encoder.parameters() if id(parameter) not in apart]
+        parts = list(self.networks.decoder.parts_head.parameters())
+        drawing = [parameter for parameter in decoder if not any(parameter is other for other in parts)]
+        doubt = config.parts_rate * config.learning_rate
         rate, slow = config.learning_rate, config.invariance_rate * config.learning_rate
         make = torch.optim.Adagrad if config.optimizer == "adagrad" else torch.optim.Adam
 
-        def of_encoder(rate: float) -> list[dict[str, Any]]:
-            return [{"params": pose, "lr": config.pose_rate * rate}, {"params": appearance, "lr": rate}]
+        def of_encoder(rate: float, pose_rate: float = config.pose_rate) -> list[dict[str, Any]]:
+            return [{"params": pose, "lr": pose_rate * rate}, {"params": appearance, "lr": rate}]
 
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            "image_u": make([*of_encoder(rate), {"params": decoder}], rate),
+            "image_u": make([*of_encoder(rate), {"params": drawing}, {"params": parts, "lr": doubt}], rate),
             "image_c": make([*of_encoder(slow), {"params": decoder}], slow),
             "seg": make([*of_encoder(rate), {"params": decoder}], rate),
-            "p3d_encoder": make(of_encoder(rate), rate),
+            "p3d_encoder": make(of_encoder(rate, 1.0), rate),
             "p3d_decoder": make(decoder, rate),
             "a_encoder": make(of_encoder(slow), slow),
             "a_decoder": make(decoder, slow),
@@ -105,7 +108,8 @@ class PgpRecipe:
         return l_seg(self.networks, self._source(part), self._posed(part))
 
     def _p3d(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        return l_p3d(self.networks, self._source(part), self._posed(part), self.config.lambda_points)
+        weights = self.config.lambda_points, self.config.lambda_view, self.config.lambda_heat
+        return l_p3d(self.networks, self._source(part), self._posed(part), part.scene, *weights)
 
     def _a(self, part: PgpBatch) -> Mapping[str, Tensor]:
         return l_a(self.networks, self._source(part), self._posed(part))
@@ -155,17 +159,11 @@ def _halves(value: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 
 
 def predict(networks: nn.Module, images: Tensor) -> Prediction:
-    """The pose in images (B, 3, H, W), and the parts of the shape-aware segmentation ŷ."""
+    """The pose in images (B, 3, H, W), the parts of ŷ, which knows the person's shape, and of y_p, which does not."""
     assert isinstance(networks, PgpNetworks)
     pose, appearance = networks.encoder(images)
-    return Prediction(pose.in_camera, pose.points, aware(networks, pose, appearance))
-
-
-def predict_unaware(networks: nn.Module, images: Tensor) -> Prediction:
-    """The same pose with the parts of the puppet, y_p, which knows nothing of the person's shape (§4.4)."""
-    assert isinstance(networks, PgpNetworks)
-    pose = networks.encoder.pose(images)
-    return Prediction(pose.in_camera, pose.points, unaware(networks, pose))
+    shaped, unshaped = part_labels(networks, pose, appearance)
+    return Prediction(pose.in_camera, pose.points, shaped, unaware=unshaped)
 
 
 MODEL = Model(PgpConfig, PgpData, PgpRecipe, predict, lambda config: pg.BODY_17, panels)

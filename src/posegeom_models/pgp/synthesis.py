@@ -13,8 +13,8 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom_models.data.reels import Reel
 from posegeom_models.drawing import color_parts, label_rows, tile, to_bytes
-from posegeom_models.ksp.networks import Pose
 from posegeom_models.pgp.networks import PgpNetworks
+from posegeom_models.poses import Pose
 
 POSES, PEOPLE, VIEWS = 5, 3, 6
 """Columns and rows of the panel of poses; columns of the panel of views."""
@@ -23,14 +23,13 @@ LABEL = 56
 """Width in pixels of the rows' labels."""
 
 
-def aware(networks: PgpNetworks, pose: Pose, appearance: Tensor) -> Tensor:
-    """Labels (B, H, W) of ŷ_a^p, which the decoder draws from the person's appearance; 0 the background."""
-    return _labels(networks.decoder.segmentation(networks.drawn(pose).maps[:, :-1], appearance))
+def part_labels(networks: PgpNetworks, pose: Pose, appearance: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels (B, H, W) of ŷ_a^p, which knows the person's shape, and of y_p, the puppet in the pose, which does not.
 
-
-def unaware(networks: PgpNetworks, pose: Pose) -> Tensor:
-    """Labels (B, H, W) of y_p, the puppet in the pose; 0 the background."""
-    return _labels(networks.drawn(pose).maps)
+    0 is the background (§4.4).
+    """
+    maps = networks.drawn(pose).maps
+    return _labels(networks.decoder.segmentation(maps[:, :-1], appearance)), _labels(maps)
 
 
 def _labels(maps: Tensor) -> Tensor:

@@ -1,16 +1,58 @@
-"""Frames in other colours, mirrored, turned and before other backgrounds, with their labels (000 §4)."""
+"""Frames in other colours, mirrored, turned and before other backgrounds, with their labels (000 and 002, §4)."""
 
 from __future__ import annotations
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom_models.data.reels import Frames
-from posegeom_models.ksp.objective import Transformation, turned
+
+
+class Transformation(NamedTuple):
+    """T of 002 (§3.3b) for a batch: a flip of the image, or a turn about its middle.
+
+    Attributes:
+        flip: (B,) bool.
+        angle: (B,) radians, clockwise in the image.
+    """
+
+    flip: Tensor
+    angle: Tensor
+
+    @classmethod
+    def random(cls, count: int, largest_angle: float, random: np.random.Generator) -> Transformation:
+        """Half of them flips, the others turns."""
+        flip = torch.from_numpy(random.random(count) < 0.5)
+        angle = torch.from_numpy(random.uniform(-largest_angle, largest_angle, count)).float()
+        return cls(flip, torch.where(flip, 0.0, angle))
+
+    def images(self, images: Tensor) -> Tensor:
+        """T of images (B, C, H, W)."""
+        cos, sin, zero = self.angle.cos(), self.angle.sin(), torch.zeros_like(self.angle)
+        sign = torch.where(self.flip, -1.0, 1.0)
+        # grid_sample reads where a result's pixel comes from: the inverse turn.
+        matrix = torch.stack((cos * sign, sin, zero, -sin, cos * sign.abs(), zero), dim=-1).view(-1, 2, 3)
+        with torch.autocast(images.device.type, enabled=False):  # the grid is a matrix product
+            grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+        return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def inverse_points(self, points: Tensor, side: int, skeleton: pg.Skeleton) -> Tensor:
+        """T⁻¹ of points (B, J, 2) in a square image: turned back, or mirrored with left and right exchanged."""
+        mirrored = pg.flip_joints(points, skeleton, width=side)
+        return torch.where(self.flip[:, None, None], mirrored, turned(points, -self.angle, side))
+
+
+def turned(points: Tensor, angle: Tensor, side: int) -> Tensor:
+    """Points (B, J, 2) of square images turned clockwise by angles (B,) about the middle."""
+    middle = (side - 1) / 2
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+    x, y = (points - middle).unbind(-1)
+    return torch.stack((cos * x - sin * y, sin * x + cos * y), dim=-1) + middle
 
 
 class Changes(NamedTuple):
