@@ -17,19 +17,18 @@ from posegeom.frames import rotate
 pytest.importorskip("torchvision")
 
 from posegeom_models.backbones import KeyPyramid
+from posegeom_models.data.augmentation import Transformation
 from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose, PoseEncoder
-from posegeom_models.ksp.objective import (
-    Transformation,
-    heat_error,
-    l_paired,
-    l_unpaired,
-    supervised,
-    view_error,
-)
-from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe, turn_of
+from posegeom_models.ksp.dolls import make_dolls
+from posegeom_models.ksp.imagined import Imagination, Imagined, imagined_error
+from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, PoseEncoder
+from posegeom_models.ksp.objective import figure_error, l_paired, l_unpaired
+from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe, _place_of, turn_of
+from posegeom_models.ksp.samples import repainted, zoomed
+from posegeom_models.poses import Pose
 from posegeom_models.runs import build_config, config_parser, find_config
+from posegeom_models.supervision import heat_error, supervised, view_error
 from posegeom_models.training import Descent, TrainingConfig, launch, train
 
 SMALL = NetworkConfig(
@@ -361,6 +360,16 @@ def test_batches_are_functions_of_the_step_and_shares_make_the_whole(data: KspDa
     assert "synthetic" in data.describe(0)
 
 
+def test_every_loss_goes_through_its_samples_without_gaps() -> None:
+    config = replace(CONFIG, prior_turns=3, labelled_turns=2, training=replace(CONFIG.training, steps=40))
+    turns = [turn_of(config, step) for step in range(40)]
+    assert turns[:5] == ["prior", "prior", "prior", "paired", "unpaired"]
+    assert turns[20:26] == ["prior", "prior", "prior", "paired", "labelled", "labelled"]
+    for turn in set(turns):
+        places = [_place_of(config, step)[1] for step in range(40) if turns[step] == turn]
+        assert places == list(range(len(places)))
+
+
 def test_d_unp_can_be_of_another_domain() -> None:
     adapted = KspData(replace(CONFIG, unpaired_domain="B", variant="unsup"))
     paired, unpaired = adapted.batch(PAIRED, 0, 1), adapted.batch(UNPAIRED, 0, 1)
@@ -381,3 +390,247 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: KspData) ->
     run(tmp_path / "parts", 8)
     resumed = run(tmp_path / "parts", 12).networks.state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+LIFTED = replace(
+    CONFIG, network=replace(SMALL, backbone="pyramid", width=4, lifted=True), lambda_imagined=1.0, imagined=2
+)
+
+
+def limb_of(joint: str) -> str:
+    side, _, kind = joint.partition("_")
+    return f"{side} {'arm' if kind in ('elbow', 'wrist') else 'leg'}" if kind not in ("", "shoulder") else "trunk"
+
+
+def test_imagined_poses_are_limbs_of_the_samples_with_the_skeletons_bones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without noise every limb of every pose is that of one of the samples, as it is or mirrored."""
+    monkeypatch.setattr("posegeom_models.ksp.imagined.SHAKE", 0.0)
+    samples = pg.forward_kinematics(torch.randn(3, 13, 3), torch.randn(3) * 0.3, pg.BODY_17, frame="canonical")
+    turn = pg.camera_rotation(torch.rand(3) * 6, torch.rand(3), torch.rand(3))
+    joints = rotate(turn.unsqueeze(1), samples) + torch.tensor([0.0, 0.0, 4.0])
+    points, _ = pg.project(joints, pg.PerspectiveCamera(64.0, None, (32, 32)))
+    drawn = Imagination(joints, points, pg.BODY_17, 32).draw(200, torch.Generator().manual_seed(0))
+    lengths = pg.bone_vectors(drawn.canonical, pg.BODY_17).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.tensor(pg.BODY_17.lengths).expand(200, -1), rtol=1e-4, atol=1e-5)
+    known = torch.cat((samples, pg.flip_joints(samples, pg.BODY_17, axis=1)))
+    bones, theirs = (pg.bone_vectors(each, pg.BODY_17) for each in (drawn.canonical, known))
+    sources: dict[str, Tensor] = {}
+    for bone, (_, child) in enumerate(pg.BODY_17.bones):
+        name = limb_of(pg.BODY_17.joints[child])
+        off = (bones[:, None, bone] - theirs[None, :, bone]).norm(dim=-1)
+        if pg.BODY_17.joints[child] not in ("neck", "left_hip", "right_hip"):  # these are the trunk rule's
+            assert float(off.min(1).values.max()) < 1e-3
+            source = off.argmin(1)
+            assert torch.equal(sources.setdefault(name, source), source)  # one limb is of one sample
+    assert len(sources) == 5
+    # Limbs are drawn each for itself: hardly ever all five of one sample.
+    assert float((torch.stack(list(sources.values())) == sources["trunk"]).all(0).float().mean()) < 0.05
+
+
+def test_imagined_people_are_seen_from_everywhere_where_the_samples_are(data: KspData) -> None:
+    imagination = Imagination(data.samples.joints, data.samples.points, pg.BODY_17, 32)
+    drawn = imagination.draw(400, torch.Generator().manual_seed(0))
+    canonical, rotation, _ = pg.canonicalize(drawn.joints, pg.BODY_17)
+    torch.testing.assert_close(canonical, drawn.canonical, rtol=0, atol=1e-4)
+    facing = rotation[:, :, 0]  # the person's +X in the camera's axes
+    azimuth = torch.atan2(facing[:, 0], -facing[:, 2])
+    counts = torch.histc(azimuth, 4, -math.pi, math.pi)
+    assert counts.min() > 60  # of 100 in every quarter
+    # Points are the joints seen by a pinhole: x and y over depth, up to the crop.
+    depth = drawn.joints[..., 2]
+    away = torch.linspace(3.0, 7.0, 401).view(-1, 1, 1)
+    for pose in range(5):
+        seen = drawn.joints[pose, :, :2] / (depth[pose] + away[:, 0])[..., None]
+        seen = seen - seen.mean(1, keepdim=True)
+        wanted = drawn.points[pose] - drawn.points[pose].mean(0)
+        scale = (seen * wanted).sum((1, 2), keepdim=True) / (seen**2).sum((1, 2), keepdim=True)
+        assert float((scale * seen - wanted).abs().amax((1, 2)).min()) < 0.02  # pixels
+    size = (drawn.points.amax(1) - drawn.points.amin(1)).amax(-1)
+    theirs = (data.samples.points.amax(1) - data.samples.points.amin(1)).amax(-1)
+    assert float(size.min()) >= 0.9 * float(theirs.min()) - 1e-3
+    assert float(size.max()) <= 1.1 * float(theirs.max()) + 1e-3
+    off = (drawn.found - drawn.points).std((1, 2)) / 32
+    assert float(off.max()) < 0.07
+    assert 0.02 < float(off.mean()) < 0.03
+    again = imagination.draw(400, torch.Generator().manual_seed(0))
+    assert torch.equal(again.found, drawn.found)
+
+
+def test_imagined_error_by_hand_and_what_it_moves() -> None:
+    """The branches alone learn from it; it is 0 where the pose is the one imagined."""
+    recipe = KspRecipe(LIFTED)
+    encoder = recipe.networks.pose_encoder.eval()
+    points = torch.rand(3, 17, 2) * 32
+    with torch.no_grad():
+        pose = encoder.lift(points)
+    right = Imagined(pose.joints, pose.in_camera, pose.points, points)
+    assert float(imagined_error(encoder, right).detach()) == pytest.approx(0, abs=1e-5)
+    off = right._replace(canonical=right.canonical + 0.1, joints=right.joints - 0.2, points=right.points + 3.2)
+    error = imagined_error(encoder, off)
+    assert float(error.detach()) == pytest.approx(0.1 + 0.2 + 0.1, abs=1e-4)
+    error.backward()
+    moved = {name.split(".")[0] for name, value in encoder.named_parameters() if value.grad is not None}
+    assert moved == {"local_kinematics", "camera_parameters"}
+
+
+def test_lifted_branches_see_the_key_points_of_the_heatmaps() -> None:
+    encoder = KspRecipe(LIFTED).networks.pose_encoder.eval()
+    points = torch.rand(2, 17, 2) * 20 + 6
+    maps = pg.joint_heatmaps((points + 0.5) / 4 - 0.5, (8, 8), 0.5)
+    logits = torch.log(maps + 1e-9)
+    encoder.trunk.forward = lambda images: (torch.zeros(2, 1), logits)  # type: ignore[assignment, method-assign]
+    with torch.no_grad():
+        pose, wanted = encoder(torch.rand(2, 3, 32, 32)), encoder.lift(points)
+    torch.testing.assert_close(pose.points, wanted.points, rtol=0, atol=0.2)
+    assert torch.equal(pose.heat, logits)
+    with pytest.raises(ValueError, match="lifted needs the pyramid"):
+        NetworkConfig(lifted=True)
+    with pytest.raises(ValueError, match=r"set network\.lifted"):
+        replace(CONFIG, lambda_imagined=1.0)
+
+
+def test_imagined_poses_join_every_loss_and_are_shared_like_images() -> None:
+    data, recipe = KspData(LIFTED), KspRecipe(LIFTED)
+    for step in (0, 1, 2, 8):
+        whole = data.batch(step, 0, 1).imagined
+        assert whole is not None
+        assert len(whole.canonical) == 8
+        shares = [data.batch(step, rank, 2).imagined for rank in range(2)]
+        assert all(share is not None and torch.equal(share.found, whole.found[r::2]) for r, share in enumerate(shares))
+        descent = Descent(launch(LIFTED.training), recipe.optimizers, data, LIFTED.training, step)
+        recipe.step(descent, data.batch(step, 0, 1), step)
+        assert f"{turn_of(LIFTED, step)}/imagined" in descent.finite_values()
+    plain = KspData(replace(LIFTED, lambda_imagined=0.0))
+    assert plain.batch(0, 0, 1).imagined is None
+
+
+def test_pose_rate_slows_the_pose_encoder_in_the_losses_without_labels() -> None:
+    recipe = KspRecipe(replace(CONFIG, pose_rate=0.1, learning_rate=0.01))
+    encoder = {id(parameter) for parameter in recipe.networks.pose_encoder.parameters()}
+    for loss, rates in (("prior", {0.01}), ("labelled", {0.01}), ("paired", {0.001}), ("unpaired", {0.001})):
+        groups = recipe.optimizers[loss].param_groups
+        assert {group["lr"] for group in groups if id(group["params"][0]) in encoder} == rates
+        assert {group["lr"] for group in groups if id(group["params"][0]) not in encoder} <= {0.01}
+
+
+def test_repainted_people_keep_their_outline_and_shade() -> None:
+    """Each part of a repainted person is its old picture times one colour; the others stay as they are."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(40, 8, 8, dtype=torch.uint8)
+    labels[:, 2:6, 1:4], labels[:, 2:6, 4:7] = 1, 2
+    mask = (labels > 0).float().unsqueeze(1)
+    before = (0.2 + 0.3 * torch.rand(40, 3, 8, 8, generator=generator)) * mask
+    after = repainted(before, mask, labels, 0.5, generator)
+    assert float(after[(mask == 0).expand_as(after)].abs().max()) == 0
+    same = (after == before).flatten(1).all(1)
+    assert 10 < int(same.sum()) < 30
+    for part in (1, 2):
+        ratio = (after / before)[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].flatten(2)
+        clear = after[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].flatten(2).amax(-1) < 1
+        torch.testing.assert_close(ratio.amin(-1)[clear], ratio.amax(-1)[clear])
+        mean = after[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].mean((2, 3))[~same]
+        assert float(mean.std()) > 0.2  # uniform colours: 0.29
+
+
+def test_zoomed_points_stay_on_their_pictures() -> None:
+    points = torch.rand(8, 5, 2) * 24 + 20
+    maps = pg.joint_heatmaps(points, (64, 64), 1.5)
+    moved, where = zoomed(maps, points, 0.2, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(pg.soft_argmax(moved, 0.02), where, rtol=0, atol=0.5)
+    size, before = where.amax(1) - where.amin(1), points.amax(1) - points.amin(1)
+    scale = size / before
+    torch.testing.assert_close(scale[:, 0], scale[:, 1])
+    assert 0.8 <= float(scale.min()) < 0.95
+    assert 1.05 < float(scale.max()) <= 1.2
+    shift = where.mean(1) - 31.5 - scale * (points.mean(1) - 31.5)
+    assert 1 < float(shift.abs().max()) <= 64 * 0.2 / 3 + 1e-3
+
+
+def test_figure_error_is_least_where_the_person_is(data: KspData) -> None:
+    still = torch.nonzero(~data.reel.moving).flatten()[:8]
+    frames = data.reel.frames(still)
+    right = float(figure_error(frames.points, frames.image, frames.background))
+    away = [float(figure_error(frames.points + shift, frames.image, frames.background)) for shift in (3.0, 6.0, 12.0)]
+    assert [right, *away] == sorted([right, *away])
+    assert right < 0.6
+    turned = float(figure_error(frames.points.flip(-1), frames.image, frames.background))
+    assert right < turned - 0.1
+    # By hand: a person of one cell, whose skeleton is all in that cell or elsewhere.
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, 12:16, 12:16] = 1
+    points = torch.full((1, 17, 2), 13.5, requires_grad=True)
+    blot = pg.limb_maps(torch.full((1, 2, 2), 3.0), ((0, 1),), (8, 8), 0.035 * 8, 0.45)
+    shared = torch.minimum(blot[0, 0], image[0, 0, ::4, ::4]).sum()
+    either = torch.maximum(blot[0, 0], image[0, 0, ::4, ::4]).sum()
+    error = figure_error(points, image, torch.zeros_like(image))
+    assert float(error.detach()) == pytest.approx(1 - float(shared / either), abs=1e-5)
+    assert float(figure_error(points + 12, image, torch.zeros_like(image)).detach()) > 0.9
+
+
+def test_closed_branches_learn_of_depth_from_labels_and_imagined_poses_alone() -> None:
+    closed = replace(LIFTED, closed_branches=True, variant="weakly")
+    data = KspData(closed)
+
+    def moved(config: KspConfig, step: int) -> set[str]:
+        recipe = KspRecipe(config)
+        before = {name: value.clone() for name, value in recipe.networks.pose_encoder.named_parameters()}
+        batch = data.batch(step, 0, 1)
+        batch = batch if config.lambda_imagined > 0 else batch._replace(imagined=None)
+        recipe.step(Descent(launch(config.training), recipe.optimizers, data, config.training, step), batch, step)
+        after = recipe.networks.pose_encoder.named_parameters()
+        return {name.split(".")[0] for name, value in after if not torch.equal(value, before[name])}
+
+    branches = {"local_kinematics", "camera_parameters"}
+    blind = replace(closed, lambda_imagined=0.0)
+    assert moved(blind, 0) == {"trunk", *branches}
+    for step in (1, 2, 8):
+        assert moved(blind, step) == {"trunk"}
+        assert moved(closed, step) == ({"trunk", *branches} if step == 8 else {"trunk"})
+    assert moved(replace(blind, variant="semi"), 8) == {"trunk", *branches}
+    with pytest.raises(ValueError, match="closed_branches needs"):
+        replace(CONFIG, closed_branches=True)
+
+
+def test_a_doll_in_its_samples_own_pose_is_the_sample(data: KspData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut into parts and put together where they were, the visible parts show what the picture showed."""
+    benchmark = RenderedBenchmark(CONFIG.data, "train")
+    samples = benchmark.labelled_samples(4)
+
+    def same(self: Imagination, count: int, *_: object, **__: object) -> Imagined:
+        number = torch.arange(count) % 4
+        joints = samples.joints - samples.joints[:, :1]
+        return Imagined(*(values[number] for values in (joints, joints, samples.points, samples.points)))
+
+    monkeypatch.setattr(Imagination, "draw", same)
+    dolls = make_dolls(samples, pg.BODY_17, 4, torch.Generator())
+    inside = samples.mask > 0.95
+    assert float(((dolls.foreground - samples.foreground).abs() * inside).sum() / (3 * inside.sum())) < 0.03
+    overlap = (dolls.mask * samples.mask).sum((1, 2, 3)) / torch.maximum(dolls.mask, samples.mask).sum((1, 2, 3))
+    assert float(overlap.min()) > 0.75
+    assert float(((dolls.labels == samples.labels) | (samples.labels == 0)).float().mean()) > 0.97
+
+
+def test_dolls_have_their_joints_where_their_parts_are(data: KspData) -> None:
+    samples = RenderedBenchmark(CONFIG.data, "train").labelled_samples(4)
+    dolls = make_dolls(samples, pg.BODY_17, 30, torch.Generator().manual_seed(1))
+    assert dolls.foreground.shape == (30, 3, 32, 32)
+    assert bool((dolls.foreground <= dolls.mask + 1e-6).all())
+    shin = [pg.BODY_17.index(joint) for joint in ("left_knee", "left_ankle")]
+    middle = dolls.points[:, shin].mean(1).round().long()
+    inside = ((middle >= 0) & (middle < 32)).all(-1)
+    x, y = middle[inside].unbind(-1)
+    assert float(dolls.mask[inside, 0, y, x].mean()) > 0.9
+    lengths = pg.bone_vectors(dolls.joints, pg.BODY_17).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.tensor(pg.BODY_17.lengths).expand(30, -1), rtol=1e-4, atol=1e-5)
+    # The trunk is its sample's, seen from nearly the same side.
+    facing, theirs = (pg.canonicalize(each, pg.BODY_17).rotation[:, :, 0] for each in (dolls.joints, samples.joints))
+    cosine = (facing * theirs[torch.arange(30) % 4]).sum(-1)
+    assert float(cosine.mean()) > 0.8
+
+
+def test_half_of_the_turns_of_l_prior_are_the_dolls() -> None:
+    data = KspData(replace(CONFIG, dolls=6, variant="unsup"))
+    assert len(data.samples.mask) == 10
+    dealt = data.orders["prior"].deal(0, 14).tolist()
+    assert sorted(dealt) == sorted([*range(4), *range(4), *range(4, 10)])
+    assert data.batch(0, 0, 1).target.canonical.shape == (4, 17, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom.frames import rotate
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
+from posegeom_models.poses import Pose, branch
 
 ABLATIONS = ("none", "without_fk", "without_maps")
 
@@ -40,6 +40,8 @@ class NetworkConfig:
             of their crops, at one size.
         reach: what stays in the image whatever the translation is: a sphere round the pelvis of so many metres; None
             for one that holds every pose. That one would keep the camera too far away for people who fill their crops.
+        lifted: the branches see the joints' key points and nothing else of the image, so that they can also learn from
+            poses without images (`posegeom_models.ksp.imagined`). The paper: False.
         ablation: "without_fk" predicts the joints directly, "without_maps" replaces T_m by a network (Table 4).
     """
 
@@ -60,6 +62,7 @@ class NetworkConfig:
     distance: float = 4.5
     translation: bool = False
     reach: float | None = None
+    lifted: bool = False
     ablation: str = "none"
 
     def __post_init__(self) -> None:
@@ -70,31 +73,20 @@ class NetworkConfig:
             raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
         if len(self.decoder_widths) != halvings:
             raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        if self.lifted and self.backbone != "pyramid":
+            raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone!r}")
         if len(self.appearance_widths) < halvings:
             raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
 
 
-class Pose(NamedTuple):
-    """What E_P and the fixed transformations say of an image.
-
-    Attributes:
-        joints: (B, J, 3) p_3D, canonical, metres.
-        rotation: (B, 3, 3) R_c.
-        translation: (B, 3) T_c.
-        points: (B, J, 2) p_2D, pixels.
-        heat: (B, J, h, w) logits of the pyramid's heatmaps of the joints; None for a ResNet.
-    """
-
-    joints: Tensor
-    rotation: Tensor
-    translation: Tensor
-    points: Tensor
-    heat: Tensor | None = None
-
-    @property
-    def in_camera(self) -> Tensor:
-        """(B, J, 3) joints about the pelvis in the camera's axes."""
-        return rotate(self.rotation.unsqueeze(1), self.joints)  # a matrix product would be halved under autocast
+def lifting_branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
+    """A branch for key points of images and of imagined poses alike: its normalisation knows no batch."""
+    last = nn.Linear(hidden, outputs)
+    nn.init.normal_(last.weight, std=0.01)
+    layers: list[nn.Module] = []
+    for width in (features, hidden):
+        layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, last)
 
 
 class PoseEncoder(nn.Module):
@@ -106,16 +98,17 @@ class PoseEncoder(nn.Module):
         joints = len(skeleton.joints)
         self.trunk: ResNetTrunk | KeyPyramid
         if config.backbone == "pyramid":
-            self.trunk = KeyPyramid(config.width, 2 * joints)
-            features = self.trunk.channels
+            self.trunk = KeyPyramid(config.width, joints if config.lifted else 2 * joints)
+            features = 2 * joints if config.lifted else self.trunk.channels
         else:
             self.trunk = ResNetTrunk(config.backbone, "layer3", config.weights)
             features = self.trunk.channels * config.pool**2
         # 13 directions and the hip angle (v_k in R^40), or the joints themselves.
         self.directions = (joints - 4, 3) if config.ablation != "without_fk" else (joints, 3)
         kinematic = self.directions[0] * 3 + (1 if config.ablation != "without_fk" else 0)
-        self.local_kinematics = _branch(features, config.hidden, kinematic)
-        self.camera_parameters = _branch(features, config.hidden, 9 if config.translation else 6)
+        make = lifting_branch if config.lifted else branch
+        self.local_kinematics = make(features, config.hidden, kinematic)
+        self.camera_parameters = make(features, config.hidden, 9 if config.translation else 6)
         self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
         self.reach = skeleton.reach() if config.reach is None else config.reach
 
@@ -125,8 +118,18 @@ class PoseEncoder(nn.Module):
         if isinstance(self.trunk, KeyPyramid):
             features, logits = self.trunk(images)
             heat = logits[:, : len(self.skeleton.joints)]
+            if self.config.lifted:
+                cells, side = pg.soft_argmax(heat), self.config.size
+                return self.lift((cells + 0.5) * (side / heat.shape[-1]) - 0.5)._replace(heat=heat)
         else:
             features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
+        return self._pose(features)._replace(heat=heat)
+
+    def lift(self, points: Tensor) -> Pose:
+        """Key points (B, J, 2) in pixels to the pose that the branches take them for; `config.lifted` only."""
+        return self._pose((points / self.config.size - 0.5).flatten(1))
+
+    def _pose(self, features: Tensor) -> Pose:
         kinematic, view = self.local_kinematics(features).float(), self.camera_parameters(features).float()
         if self.config.ablation == "without_fk":
             joints = kinematic.unflatten(-1, self.directions)
@@ -142,14 +145,7 @@ class PoseEncoder(nn.Module):
         else:
             translation = torch.tensor([0.0, 0.0, self.config.distance], device=view.device).expand(len(view), 3)
         points, _ = pg.project(rotate(rotation.unsqueeze(1), joints) + translation.unsqueeze(1), self.camera)
-        return Pose(joints, rotation, translation, points, heat)
-
-
-def _branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
-    last = nn.Linear(hidden, outputs)
-    nn.init.normal_(last.weight, std=0.01)
-    # Without the normalisation, the first steps of an adaptive optimizer leave half of the hidden units dead.
-    return nn.Sequential(nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
+        return Pose(joints, rotation, translation, points)
 
 
 class SpatialMaps(nn.Module):

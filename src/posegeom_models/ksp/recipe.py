@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.data.reels import Film, Frames, Reel, Shuffle
+from posegeom_models.data.augmentation import Changes, Transformation, before
+from posegeom_models.data.reels import Film, Frames, Shuffle
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.evaluation import Constants, Prediction
-from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, Pose
-from posegeom_models.ksp.objective import (
-    Transformation,
-    heat_error,
-    l_paired,
-    l_unpaired,
-    supervised,
-    turned,
-    view_error,
-)
+from posegeom_models.evaluation import Prediction
+from posegeom_models.ksp.dolls import Dolls, make_dolls
+from posegeom_models.ksp.imagined import Imagination, Imagined, imagined_error
+from posegeom_models.ksp.networks import KspNetworks, NetworkConfig
+from posegeom_models.ksp.objective import l_paired, l_unpaired
+from posegeom_models.ksp.samples import repainted, zoomed
 from posegeom_models.ksp.synthesis import panels
+from posegeom_models.material import Material
+from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
+from posegeom_models.supervision import heat_error, supervised, view_error
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
 VARIANTS = ("unsup", "weakly", "semi")
@@ -54,12 +54,24 @@ class KspConfig:
         labelled_share: of the training frames that have 3D labels in "semi".
         base_share: of the steps that are the first stage; in the second one, L_UNP rests and labels join. Not given.
         labelled_turns: turns of the labels for each one of L_prior and L_P in the second stage. The paper: 1.
+        prior_turns: turns of L_prior for each one of the other losses. The paper: 1.
         prior_samples: rendered people with labels.
+        dolls: how many further samples are made of them (`posegeom_models.ksp.dolls`); as many turns in L_prior are
+            theirs as the rendered ones'. The paper: 0.
         lambda_1: weight of |p_2D - p̂_2D| in L_P. Not given.
         lambda_2: weight of |f_a - f̂_a| in L_P and L_UNP. Not given.
-        lambda_view: weight of `posegeom_models.ksp.objective.view_error` where there are 3D labels. The paper: 0.
-        lambda_heat: weight of `posegeom_models.ksp.objective.heat_error` where there are labels. The paper: 0.
+        lambda_view: weight of `posegeom_models.supervision.view_error` where there are 3D labels. The paper: 0.
+        lambda_heat: weight of `posegeom_models.supervision.heat_error` where there are labels. The paper: 0.
+        lambda_figure: weight of `posegeom_models.ksp.objective.figure_error` in L_P. The paper: 0.
+        lambda_imagined: weight of `posegeom_models.ksp.imagined.imagined_error`: wherever the branches learn, they
+            also learn from poses put together from the prior samples, without images. Needs network.lifted. The paper:
+            0.
+        closed_branches: L_P, L_UNP and 2D labels do not move the branches' parameters: many poses explain an image, and
+            these losses would take any of them. Needs network.lifted. The paper: False.
+        imagined: so many such poses for each image of a batch.
         learning_rate: of each loss's Adagrad.
+        pose_rate: the pose encoder's learning rate in L_P and L_UNP, over that of the other networks. With Adagrad or
+            Adam these losses take full steps, however little they tell of the pose. The paper: 1.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.
         pair_gap: seconds between I_s and I_t at least. Not given.
         frame_step: every how many-th frame of a clip is used.
@@ -67,6 +79,8 @@ class KspConfig:
         elsewhere: share of the labelled frames of clips with a known background that are shown before another one. The
             paper does so with the synthetic samples alone.
         jitter: largest relative change of brightness, contrast and colour of the prior samples. Not given.
+        repainted: share of the prior samples whose body parts get other colours, each its own. The paper: 0.
+        zoom: largest relative change of the prior samples' size, and a third of it of their place. The paper: 0.
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -81,17 +95,26 @@ class KspConfig:
     labelled_share: float = 0.05
     base_share: float = 0.5
     labelled_turns: int = 1
+    prior_turns: int = 1
     prior_samples: int = 20
+    dolls: int = 0
     lambda_1: float = 1.0
     lambda_2: float = 1.0
     lambda_view: float = 0.0
     lambda_heat: float = 0.0
+    lambda_figure: float = 0.0
+    lambda_imagined: float = 0.0
+    closed_branches: bool = False
+    imagined: int = 4
     learning_rate: float = 1e-3
+    pose_rate: float = 1.0
     optimizer: str = "adagrad"
     pair_gap: float = 0.5
     frame_step: int = 1
     turn: float = 20.0
     jitter: float = 0.3
+    repainted: float = 0.0
+    zoom: float = 0.0
     elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
@@ -103,10 +126,17 @@ class KspConfig:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
         if self.lambda_heat > 0 and self.network.backbone != "pyramid":
             raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
-        for name in ("labelled_turns", "prior_samples", "frame_step"):
+        if self.lambda_imagined > 0 and not self.network.lifted:
+            raise ValueError("lambda_imagined needs branches that see key points alone: set network.lifted")
+        if self.closed_branches and not self.network.lifted:
+            raise ValueError("closed_branches needs branches that see key points alone: set network.lifted")
+        for name in ("pose_rate", "dolls", "lambda_imagined", "lambda_figure"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("labelled_turns", "prior_turns", "prior_samples", "frame_step", "imagined"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("labelled_share", "base_share", "elsewhere"):
+        for name in ("labelled_share", "base_share", "elsewhere", "repainted", "zoom"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
@@ -118,20 +148,24 @@ def turn_of(config: KspConfig, step: int) -> str:
 
 def _place_of(config: KspConfig, step: int) -> tuple[str, int]:
     """A step's loss, and how many steps that loss took before."""
-    first, second = ["prior", "paired"], ["prior", "paired"]
+    first = [*["prior"] * config.prior_turns, "paired"]
+    second = list(first)
     if config.with_unpaired:
         first.append("unpaired")
     if config.variant != "unsup":
         second += ["labelled"] * config.labelled_turns
     begin = math.ceil(config.base_share * config.training.steps)
     if step < begin:
-        return first[step % len(first)], step // len(first)
+        turn = first[step % len(first)]
+        return turn, _taken(first, turn, step)
     turn = second[(step - begin) % len(second)]
-    rounds, rest = divmod(step - begin, len(second))
-    before = rounds * second.count(turn) + second[:rest].count(turn)
-    if turn in first:
-        before += begin // len(first) + (first.index(turn) < begin % len(first))
-    return turn, before
+    return turn, _taken(first, turn, begin) + _taken(second, turn, step - begin)
+
+
+def _taken(order: Sequence[str], turn: str, steps: int) -> int:
+    """How many of the first steps of an order that goes round and round take a loss."""
+    rounds, rest = divmod(steps, len(order))
+    return rounds * order.count(turn) + order[:rest].count(turn)
 
 
 class KspBatch(NamedTuple):
@@ -142,12 +176,14 @@ class KspBatch(NamedTuple):
         source: I_s, for L_P and L_UNP.
         backdrop: (B, 3, H, W) random backgrounds B_r, for L_UNP.
         transformation: T, for L_UNP.
+        imagined: poses without images, `imagined` of them for each frame; None where nothing is learnt from them.
     """
 
     target: Frames
     source: Frames | None = None
     backdrop: Tensor | None = None
     transformation: Transformation | None = None
+    imagined: Imagined | None = None
 
 
 class KspData:
@@ -160,25 +196,9 @@ class KspData:
     def __init__(self, config: KspConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
-        self.reel: Reel
-        if config.footage is None:
-            # A GPU renders all of them in seconds; on a CPU, training does not wait for frames that it may never use.
-            on_gpu = torch.device(device).type == "cuda"
-            self.reel = (
-                Reel.render(benchmark, config.frame_step, device=device)
-                if on_gpu
-                else Film.of(benchmark, config.frame_step)
-            )
-        else:
-            rate = config.data.frame_rate / config.frame_step
-            self.reel = Reel.from_footage(
-                config.footage,
-                config.data.size,
-                rate,
-                config.boxes,
-                skeleton=skeleton,
-                skip_broken=config.skip_broken,
-            )
+        footage, skip_broken = config.footage, config.skip_broken
+        material = Material(benchmark, config.frame_step, device, footage, config.boxes, skip_broken)
+        self.reel = material.reel()
         numbers = torch.arange(len(self.reel))
         still = numbers[~self.reel.moving]
         self.unpaired_reel = self.reel
@@ -196,20 +216,37 @@ class KspData:
         chosen = np.random.default_rng([seed, 1]).permutation(len(known))[: round(config.labelled_share * len(known))]
         labelled = known if config.variant == "weakly" else known[torch.from_numpy(chosen)]
         prior = torch.arange(config.prior_samples)
+        if config.dolls > 0:
+            again = prior.repeat(-(-config.dolls // config.prior_samples))
+            prior = torch.cat((again, config.prior_samples + torch.arange(config.dolls)))
         numbers_of = {"paired": still, "unpaired": moving, "labelled": labelled, "prior": prior}
         self.orders = {
             turn: Shuffle(those, 5 * seed + place)
             for place, (turn, those) in enumerate(numbers_of.items())
             if turn != "labelled" or config.variant != "unsup"
         }
-        self.samples = benchmark.labelled_samples(config.prior_samples, device).to("cpu")
+        samples = benchmark.labelled_samples(config.prior_samples, device)
+        self.samples = Dolls(*(getattr(samples, name).cpu() for name in Dolls._fields))
+        self.imagination: Imagination | None = None
+        if config.lambda_imagined > 0:
+            self.imagination = Imagination(self.samples.joints, self.samples.points, skeleton, config.data.size)
+        if config.dolls > 0:
+            dolls = make_dolls(samples, skeleton, config.dolls, torch.Generator().manual_seed(seed))
+            self.samples = Dolls(*(torch.cat(both) for both in zip(self.samples, dolls, strict=True)))
         self.backdrops = benchmark.backdrops(range(BACKDROPS), device).cpu()
-        # What footage shows is not known: there the constant answers are the rendered people's.
-        told = self.reel if config.footage is None else Reel.render(benchmark, config.data.frames, device=device)
-        self.constants = Constants.of(told)
+        self.constants = material.constants(self.reel)
 
     def batch(self, step: int, rank: int, world_size: int) -> KspBatch:
         """One process's share of the batch of a step."""
+        batch = self._frames(step, rank, world_size)
+        still = self.config.closed_branches and turn_of(self.config, step) in ("paired", "unpaired")
+        if self.imagination is None or still:
+            return batch
+        generator = torch.Generator().manual_seed(1_000_003 * self.config.training.seed + step)
+        count = self.config.imagined * self.config.training.batch_size
+        return batch._replace(imagined=self.imagination.draw(count, generator).rows(slice(rank, None, world_size)))
+
+    def _frames(self, step: int, rank: int, world_size: int) -> KspBatch:
         size = self.config.training.batch_size
         random = np.random.default_rng([self.config.training.seed, step])
         turn, before = _place_of(self.config, step)
@@ -230,47 +267,33 @@ class KspData:
 
     def _augmented(self, frames: Frames, random: np.random.Generator) -> Frames:
         """Frames with their colours jittered, mirrored and turned, with their labels (§4)."""
-        config, skeleton = self.config, self.skeleton
         generator = torch.Generator().manual_seed(int(random.integers(2**31)))
-        count, side = len(frames.image), config.data.size
-        gain = 1 + config.jitter * (2 * torch.rand(count, 3, 1, 1, generator=generator) - 1)
-        lift = 0.3 * config.jitter * (2 * torch.rand(count, 1, 1, 1, generator=generator) - 1)
-        flip = torch.rand(count, generator=generator) < 0.5
-        angle = (2 * torch.rand(count, generator=generator) - 1) * np.deg2rad(config.turn)
-        image = Transformation(torch.zeros_like(flip), angle).images((frames.image * gain + lift).clamp(0, 1))
-        points = turned(frames.points, angle, side)
-        # The camera rolls with the image: exactly so where the middle of the crop is on its axis, else nearly.
-        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        x, y, z = frames.joints.unbind(-1)
-        joints = torch.stack((cos * x - sin * y, sin * x + cos * y, z), dim=-1)
-        flips = flip[:, None, None]
-        return frames._replace(
-            image=torch.where(flips.unsqueeze(-1), image.flip(-1), image),
-            joints=torch.where(flips, pg.flip_joints(joints, skeleton, axis=0), joints),
-            canonical=torch.where(flips, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
-            points=torch.where(flips, pg.flip_joints(points, skeleton, width=side), points),
-        )
+        changes = Changes.random(len(frames.image), self.config.jitter, self.config.turn, generator)
+        return changes.moved(frames._replace(image=changes.recolored(frames.image)), self.skeleton)
 
     def _elsewhere(self, frames: Frames, random: np.random.Generator) -> Frames:
-        """A share of the frames before random backgrounds, where B_t tells the person from the background.
-
-        I + (1 − m)(B_r − B_t), m = min(1, 6 · |I − B_t|) widened by a pixel.
-        """
-        difference = (frames.image - frames.background).abs().sum(1, keepdim=True)
-        person = nn.functional.max_pool2d((6 * difference).clamp(max=1), 3, 1, 1)
-        backdrop = self.backdrops[random.integers(len(self.backdrops), size=len(frames.number))]
-        moved = frames.image + (1 - person) * (backdrop - frames.background)
+        """A share of the frames before random backgrounds, where B_t tells the person from the background."""
+        backdrops = self.backdrops[random.integers(len(self.backdrops), size=len(frames.number))]
         chosen = torch.from_numpy(random.random(len(frames.number)) < self.config.elsewhere)
-        chosen &= ~self.reel.moving[frames.number]
-        return frames._replace(image=torch.where(chosen.view(-1, 1, 1, 1), moved, frames.image))
+        return before(frames, backdrops, chosen & ~self.reel.moving[frames.number])
 
     def _prior_frames(self, numbers: Tensor, random: np.random.Generator) -> Frames:
         """Synthetic samples before random backgrounds."""
         samples = self.samples
         background = self.backdrops[random.integers(len(self.backdrops), size=len(numbers))]
-        image = samples.foreground[numbers] + (1 - samples.mask[numbers]) * background
-        canonical = pg.canonicalize(samples.joints[numbers], self.skeleton).canonical
         labels, joints, points = samples.labels[numbers], samples.joints[numbers], samples.points[numbers]
+        foreground, mask = samples.foreground[numbers], samples.mask[numbers]
+        canonical = pg.canonicalize(joints, self.skeleton).canonical
+        generator = torch.Generator()
+        if self.config.repainted > 0:
+            generator.manual_seed(int(random.integers(2**31)))
+            foreground = repainted(foreground, mask, labels, self.config.repainted, generator)
+        if self.config.zoom > 0:
+            generator.manual_seed(int(random.integers(2**31)))
+            person = torch.cat((foreground, mask), dim=1)
+            person, points = zoomed(person, points, self.config.zoom, generator)
+            foreground, mask = person.split((3, 1), dim=1)
+        image = foreground + (1 - mask) * background
         return Frames(image, background, labels, joints, canonical, points, numbers)
 
     def part(self, batch: KspBatch, number: int, count: int) -> KspBatch:
@@ -282,6 +305,7 @@ class KspData:
             None if batch.source is None else _rows(batch.source, rows),
             None if batch.backdrop is None else batch.backdrop[rows],
             None if batch.transformation is None else Transformation(*(value[rows] for value in batch.transformation)),
+            None if batch.imagined is None else batch.imagined.rows(slice(number, None, count)),
         )
 
     def describe(self, step: int) -> str:
@@ -308,13 +332,18 @@ class KspRecipe:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
         self.networks = KspNetworks(config.network, skeleton)
-        encoders = [self.networks.pose_encoder, self.networks.appearance_encoder]
         make = torch.optim.Adagrad if config.optimizer == "adagrad" else torch.optim.Adam
         rate = config.learning_rate
+
+        def groups(*names: str) -> list[dict[str, Any]]:
+            rates = [rate * (config.pose_rate if name == "pose_encoder" else 1.0) for name in names]
+            networks = [self.networks.get_submodule(name) for name in names]
+            return [{"params": [*part.parameters()], "lr": own} for part, own in zip(networks, rates, strict=True)]
+
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             "prior": make(self.networks.pose_encoder.parameters(), rate),
-            "paired": make(self.networks.parameters(), rate),
-            "unpaired": make([p for network in encoders for p in network.parameters()], rate),
+            "paired": make(groups("pose_encoder", "appearance_encoder", "spatial_maps", "decoder"), rate),
+            "unpaired": make(groups("pose_encoder", "appearance_encoder"), rate),
             "labelled": make(self.networks.pose_encoder.parameters(), rate),
         }
 
@@ -329,10 +358,24 @@ class KspRecipe:
             train.minimize(turn, losses[turn], batch)
 
     def _prior(self, part: KspBatch) -> Mapping[str, Tensor]:
-        return self._supervised(part, with_joints=True)
+        return {**self._supervised(part, with_joints=True), **self._imagined(part)}
 
     def _labelled(self, part: KspBatch) -> Mapping[str, Tensor]:
-        return self._supervised(part, self.config.variant == "semi")
+        with_joints = self.config.variant == "semi"
+        with self._without_depth() if not with_joints else nullcontext():
+            terms = self._supervised(part, with_joints)
+        return {**terms, **self._imagined(part)}
+
+    def _imagined(self, part: KspBatch) -> Mapping[str, Tensor]:
+        if part.imagined is None:
+            return {}
+        error = imagined_error(self.networks.pose_encoder, part.imagined)
+        return {"imagined": self.config.lambda_imagined * error}
+
+    def _without_depth(self) -> AbstractContextManager[None]:
+        encoder = self.networks.pose_encoder
+        closed = [encoder.local_kinematics, encoder.camera_parameters] if self.config.closed_branches else []
+        return frozen(*closed)
 
     def _supervised(self, part: KspBatch, with_joints: bool) -> Mapping[str, Tensor]:
         config, target, side = self.config, part.target, self.config.network.size
@@ -349,7 +392,9 @@ class KspRecipe:
         config, source = self.config, part.source
         assert source is not None  # L_P's batches are pairs
         images = source.image, part.target.image, part.target.background
-        return l_paired(self.networks, *images, config.lambda_1, config.lambda_2)
+        with self._without_depth():
+            terms = l_paired(self.networks, *images, config.lambda_1, config.lambda_2, config.lambda_figure)
+        return {**terms, **self._imagined(part)}
 
     def _unpaired(self, part: KspBatch) -> Mapping[str, Tensor]:
         config, source, backdrop, transformation = self.config, part.source, part.backdrop, part.transformation
@@ -357,7 +402,9 @@ class KspRecipe:
         assert backdrop is not None  # with random backgrounds
         assert transformation is not None  # and a T for each
         images = source.image, part.target.image, backdrop
-        return l_unpaired(self.networks, *images, transformation, config.lambda_2)
+        with self._without_depth():
+            terms = l_unpaired(self.networks, *images, transformation, config.lambda_2)
+        return {**terms, **self._imagined(part)}
 
     def pictures(self, batch: KspBatch) -> Mapping[str, Tensor]:
         """Source, target, reconstruction and the drawn pose, for a few samples."""
