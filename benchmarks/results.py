@@ -25,6 +25,7 @@ def ksp_row(config: Row) -> tuple[str, float | None]:
     """What a run of 002 is called, and the paper's P-MPJPE on Human3.6M (Tables 2 and 4)."""
     variant = {"unsup": ("unsupervised", 89.4), "weakly": ("weakly (2D)", 63.8), "semi": ("semi (3D, 5 %)", 56.1)}
     name, paper = variant[config["variant"]]
+    name += " + imagined poses" if config.get("lambda_imagined", 0) > 0 else ""
     if config["variant"] != "unsup":
         return name, paper
     ablations = {"without_fk": ("w/o T_fk", 134.8), "without_maps": ("w/o T_m", 101.8)}

@@ -1,0 +1,222 @@
+"""The batches of 003: quadruples of frames for the first phase, labelled frames for the second."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import posegeom as pg
+from posegeom_models.data.reels import Film, Reel, Shuffle
+from posegeom_models.data.rendered import RenderedBenchmark
+from posegeom_models.evaluation import Constants
+from posegeom_models.temporal.backgrounds import with_backgrounds
+from posegeom_models.temporal.configuration import TemporalConfig, stage_of
+from posegeom_models.temporal.networks import Statistics
+from posegeom_models.temporal.sampling import FOUR, Distances, FallSampler, FrameSampler, Quadruples
+
+
+class Videos(NamedTuple):
+    """Four frames of each of Q videos, the reference first.
+
+    Attributes:
+        image: (Q, 4, 3, S, S) I.
+        background: (Q, 4, 3, S, S) B.
+        points: (Q, 4, J, 2) pixels.
+        known: (Q, 4, J) bool: the points that are labels.
+        distance: (Q, 4) frames from the reference.
+    """
+
+    image: Tensor
+    background: Tensor
+    points: Tensor
+    known: Tensor
+    distance: Tensor
+
+
+class Labelled(NamedTuple):
+    """B frames with labels.
+
+    Attributes:
+        image: (B, 3, S, S).
+        joints: (B, J, 3) q_3D, metres about the root in the camera's axes.
+        points: (B, J, 2) pixels.
+    """
+
+    image: Tensor
+    joints: Tensor
+    points: Tensor
+
+
+class TemporalBatch(NamedTuple):
+    """Samples of one step.
+
+    Attributes:
+        videos: of the first phase.
+        other_view: the same instants by a second camera, where the configuration needs one.
+        shift: (Q, 4, 3, 3) from the first camera's axes to the second's.
+        labelled: of the second phase.
+        statistics: of all labels; only in the first step, which puts them into Φ.
+    """
+
+    videos: Videos | None = None
+    other_view: Videos | None = None
+    shift: Tensor | None = None
+    labelled: Labelled | None = None
+    statistics: Statistics | None = None
+
+
+class TemporalData:
+    """003's samplers (§3.1.2, §3.2, S.1): frames of videos with a known background, and every so many-th one's labels.
+
+    Attributes:
+        reel: the frames, those of the first camera.
+        constants: the answers that look at no image.
+    """
+
+    def __init__(self, config: TemporalConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
+        self.config, self.skeleton = config, skeleton
+        benchmark = RenderedBenchmark(config.data, "train", skeleton)
+        self.reel = self._reel(benchmark, device)
+        self.second: Reel | None = None
+        if config.several_views:
+            self.second = self._reel(benchmark, device, camera=1)
+            self.shifts = _shifts(benchmark, config.frame_step)
+        negatives = 2 if config.contrast == "css" else 1
+        self.sampler = FrameSampler(self.reel, Distances(config.near, config.away), negatives)
+        seed = config.training.seed
+        self.orders = {"codes": Shuffle(self._usable(self.sampler.references), 3 * seed)}
+        if config.pretraining_steps:
+            falling = _airborne(benchmark, config.frame_step) if config.footage is None else torch.ones(len(self.reel))
+            self.falls = FallSampler(self.reel, falling.bool(), config.fall_step)
+            self.orders["pretraining"] = Shuffle(self._usable(self.falls.references), 3 * seed + 1)
+        known = torch.nonzero(self.reel.labelled).flatten()
+        self.statistics: Statistics | None = None
+        if len(known):
+            # Sub-sampling is uniform over people and actions: every so many-th frame (S.1.1).
+            chosen = known[:: max(1, round(1 / config.labelled_share))]
+            self.orders["pose"] = Shuffle(chosen, 3 * seed + 2)
+            self.statistics = Statistics.of(self.reel.joints[chosen], skeleton.root)
+        elif config.pose_steps or config.eta > 0:
+            raise ValueError("footage has no labels: pose_steps and eta must be 0")
+        # What footage shows is not known: there the constant answers are the rendered people's.
+        told = self.reel if config.footage is None else Reel.render(benchmark, config.data.frames, device=device)
+        self.constants = Constants.of(told)
+
+    def _reel(self, benchmark: RenderedBenchmark, device: str, camera: int = 0) -> Reel:
+        config = self.config
+        if config.footage is not None:
+            rate = config.data.frame_rate / config.frame_step
+            reel = Reel.from_footage(
+                config.footage,
+                config.data.size,
+                rate,
+                config.boxes,
+                skeleton=self.skeleton,
+                skip_broken=config.skip_broken,
+            )
+            return with_backgrounds(reel, config.background)
+        # A GPU renders all of them in seconds; on a CPU, training does not wait for frames that it may never use.
+        if torch.device(device).type == "cuda":
+            return Reel.render(benchmark, config.frame_step, device=device, camera=camera)
+        return Film.of(benchmark, config.frame_step, camera)
+
+    def _usable(self, references: Tensor) -> Tensor:
+        """Those of videos whose background is known, and of the clips that the first phase sees."""
+        config, reel = self.config, self.reel
+        # The renderer knows the background of a turning camera too, as 003's panorama does.
+        kept = torch.ones(len(references), dtype=torch.bool) if config.footage is None else ~reel.moving[references]
+        if config.seen_clips:
+            kept &= reel.clip[references] < config.seen_clips
+        if not kept.any():
+            raise ValueError("no clip has a known background and four frames")
+        return references[kept]
+
+    def batch(self, step: int, rank: int, world_size: int) -> TemporalBatch:
+        """One process's share of the batch of a step."""
+        config, stage, shared = self.config, stage_of(self.config, step), slice(rank, None, world_size)
+        statistics = self.statistics if step == 0 else None
+        if stage.name == "pose":
+            labelled = self._labelled(self._dealt(step))
+            if config.mirrored:
+                random = np.random.default_rng([config.training.seed, step])
+                labelled = self._mirrored(labelled, torch.from_numpy(random.random(len(labelled.image)) < 0.5))
+            return TemporalBatch(labelled=_rows(labelled, shared), statistics=statistics)
+        references = self._dealt(step)
+        if stage.name == "pretraining":
+            found = self.falls.quadruples(references)
+        else:
+            found = self.sampler.quadruples(references, np.random.default_rng([config.training.seed, step]))
+        mine = Quadruples(found.number[shared], found.distance[shared])
+        videos = _videos(self.reel, mine)
+        if self.second is None:
+            return TemporalBatch(videos, statistics=statistics)
+        return TemporalBatch(videos, _videos(self.second, mine), self.shifts[mine.number], statistics=statistics)
+
+    def _dealt(self, step: int) -> Tensor:
+        """The references, or the labelled frames, of a step."""
+        stage = stage_of(self.config, step)
+        size = self.config.labelled_frames if stage.name == "pose" else self.config.videos
+        return self.orders[stage.name].deal(stage.number * size, size)
+
+    def _labelled(self, numbers: Tensor) -> Labelled:
+        frames = self.reel.frames(numbers)
+        about = frames.joints - frames.joints[:, self.skeleton.root].unsqueeze(1)
+        return Labelled(frames.image, about, frames.points)
+
+    def _mirrored(self, labelled: Labelled, flip: Tensor) -> Labelled:
+        """Some of the frames as in a mirror, left and right joints exchanged."""
+        skeleton, image = self.skeleton, labelled.image
+        flips = flip.view(-1, 1, 1)
+        return Labelled(
+            torch.where(flips.unsqueeze(-1), image.flip(-1), image),
+            torch.where(flips, pg.flip_joints(labelled.joints, skeleton, axis=0), labelled.joints),
+            torch.where(flips, pg.flip_joints(labelled.points, skeleton, width=image.shape[-1]), labelled.points),
+        )
+
+    def part(self, batch: TemporalBatch, number: int, count: int) -> TemporalBatch:
+        """One of `count` parts."""
+        first = batch.labelled if batch.videos is None else batch.videos
+        assert first is not None  # a batch has one of them
+        size = len(first.image) // count
+        rows = slice(number * size, (number + 1) * size)
+        videos, other, shift, labelled = (_rows(value, rows) for value in batch[:4])
+        return TemporalBatch(videos, other, shift, labelled, batch.statistics)
+
+    def describe(self, step: int) -> str:
+        """Clips and frames of a step."""
+        reel, numbers = self.reel, self._dealt(step).tolist()
+        told = "; ".join(f"clip {int(reel.clip[one])} at {float(reel.seconds[one]):.2f} s" for one in numbers)
+        return told if stage_of(self.config, step).name == "pose" else f"videos round {told}"
+
+
+def _videos(reel: Reel, found: Quadruples) -> Videos:
+    frames = reel.frames(found.number.flatten())
+    known = reel.known[found.number]
+    image, background, points = (
+        value.unflatten(0, (-1, FOUR)) for value in (frames.image, frames.background, frames.points)
+    )
+    return Videos(image, background, points, known, found.distance)
+
+
+def _rows(value: Any, rows: slice) -> Any:
+    """Some rows of a tensor, or of every tensor of a named tuple."""
+    if value is None or isinstance(value, Tensor):
+        return None if value is None else value[rows]
+    return type(value)(*(each[rows] for each in value))
+
+
+def _airborne(benchmark: RenderedBenchmark, every: int) -> Tensor:
+    """(F,) bool: in free fall, for the frames of a reel of the benchmark."""
+    return torch.cat([benchmark.take(clip).airborne[::every] for clip in range(len(benchmark))])
+
+
+def _shifts(benchmark: RenderedBenchmark, every: int) -> Tensor:
+    """(F, 3, 3) from the first camera's axes to the second's, for the frames of a reel of the benchmark."""
+    shifts = []
+    for clip in range(len(benchmark)):
+        first, second = benchmark.take(clip).shots[:2]
+        shifts.append((second.rotation @ first.rotation.mT)[::every])
+    return torch.cat(shifts)

@@ -1,0 +1,143 @@
+"""Which four frames of a video are compared (§3.1.2), and which follow one another at equal times (§3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posegeom_models.data.reels import Reel
+
+FOUR = 4
+"""Frames of a quadruple."""
+
+
+class Distances(NamedTuple):
+    """Distances in frames of the reel.
+
+    Attributes:
+        near: at most so far is a nearby frame.
+        away: at least so far is an away frame.
+    """
+
+    near: int
+    away: int
+
+
+DISTANCES = {
+    "human36m": Distances(10, 200),
+    "mpi_inf_3dhp": Distances(10, 450),
+    "ski": Distances(5, 40),
+    "diving": Distances(3, 20),
+}
+"""003's own (S.1); whether they count the frames of the videos or every fifth of them is not said."""
+
+
+class Quadruples(NamedTuple):
+    """Four frames of each of Q videos.
+
+    Attributes:
+        number: (Q, 4) in the reel.
+        distance: (Q, 4) frames between each and the first.
+    """
+
+    number: Tensor
+    distance: Tensor
+
+
+class FrameSampler:
+    """Reference, nearby, intermediate and away frames, or reference, nearby and two away frames, of one video each.
+
+    All three lie on one side of the reference, in the order of their distances: d_n ≤ near < d_in < d_a and d_a ≥ away,
+    each uniform among what is possible. Where the clip is too short, the away frame is the last one on the longer side,
+    and the other distances shrink with it; the distances that are returned are the true ones.
+
+    Args:
+        reel: the frames; a video is a clip of it.
+        distances: `near` and `away`.
+        negatives: away frames, 1 or 2; with 2 there is no intermediate frame.
+
+    Raises:
+        ValueError: distances that leave no room between them, or no clip with four frames.
+    """
+
+    def __init__(self, reel: Reel, distances: Distances, negatives: int = 1) -> None:
+        if not 1 <= distances.near < distances.away - 1:
+            raise ValueError(f"near must be at least 1 and two less than away, got {distances}")
+        if negatives not in (1, 2):
+            raise ValueError(f"negatives must be 1 or 2, got {negatives}")
+        self.distances, self.negatives = distances, negatives
+        self.before, self.after = _room(reel)
+        longest = torch.maximum(self.before, self.after)
+        self.references = torch.nonzero(longest >= FOUR - 1).flatten()
+        if len(self.references) == 0:
+            raise ValueError("the reel must have a clip of at least four frames, got none")
+
+    def quadruples(self, references: Tensor, random: np.random.Generator) -> Quadruples:
+        """Four frames for each reference (Q,) of `references`."""
+        numbers, distances = [], []
+        for number in references.tolist():
+            steps = self._steps(int(self.before[number]), int(self.after[number]), random)
+            numbers.append([number + step for step in steps])
+            distances.append([abs(step) for step in steps])
+        return Quadruples(torch.tensor(numbers), torch.tensor(distances))
+
+    def _steps(self, before: int, after: int, random: np.random.Generator) -> list[int]:
+        """Steps from a reference with so many frames before and after it."""
+        near, least = self.distances
+        rooms = {-1: before, 1: after}
+        sides = [side for side, room in rooms.items() if room >= least]
+        if not sides:
+            sides = [max(rooms, key=lambda side: rooms[side])]
+        side = sides[int(random.integers(len(sides)))]
+        room = rooms[side]
+        # Two places stay between the reference and the away frame.
+        away = int(random.integers(min(least, room), room + 1))
+        nearby = int(random.integers(1, min(near, away - 2) + 1))
+        if self.negatives == 2:
+            other = int(random.integers(min(least, room), room + 1))
+            return [0, side * nearby, side * other, side * away]
+        between = int(random.integers(min(near, away - 2) + 1, away))
+        return [0, side * nearby, side * between, side * away]
+
+
+class FallSampler:
+    """Four frames of one video at equal times, all of them in free fall, for L_track.
+
+    Args:
+        reel: the frames.
+        airborne: (F,) bool.
+        step: frames between two of them.
+
+    Raises:
+        ValueError: nowhere are there four such frames.
+    """
+
+    def __init__(self, reel: Reel, airborne: Tensor, step: int) -> None:
+        if step < 1:
+            raise ValueError(f"step must be at least 1, got {step}")
+        self.step = step
+        _, after = _room(reel)
+        reach = (FOUR - 1) * step
+        falling = torch.cumsum(torch.cat((torch.zeros(1, dtype=torch.int64), airborne.long())), 0)
+        starts = torch.nonzero(after >= reach).flatten()
+        # All frames from the first to the fourth, also those between them, are in the air.
+        flying = falling[starts + reach + 1] - falling[starts] == reach + 1
+        self.references = starts[flying]
+        if len(self.references) == 0:
+            raise ValueError(f"no clip has four frames in free fall, {step} apart")
+
+    def quadruples(self, references: Tensor) -> Quadruples:
+        """Each reference (Q,) of `references` and the three frames after it."""
+        distance = (self.step * torch.arange(FOUR)).expand(len(references), FOUR)
+        return Quadruples(references.unsqueeze(1) + distance, distance)
+
+
+def _room(reel: Reel) -> tuple[Tensor, Tensor]:
+    """How many frames of its clip are before and after each frame."""
+    _, clip, counts = torch.unique_consecutive(reel.clip, return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0)
+    place = torch.arange(len(reel.clip))
+    return place - (ends - counts)[clip], ends[clip] - 1 - place

@@ -1,0 +1,507 @@
+"""003 in training: its stages, who moves in which loss, its baselines by configuration, and what it leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("torchvision")
+
+import posegeom as pg
+from posegeom_models.data.rendered import RenderedConfig
+from posegeom_models.temporal import recipe as recipe_module
+from posegeom_models.temporal.batches import TemporalBatch, TemporalData
+from posegeom_models.temporal.configuration import Stage, TemporalConfig, stage_of
+from posegeom_models.temporal.networks import Codes, in_box
+from posegeom_models.temporal.recipe import MODEL, TemporalRecipe, predict
+from posegeom_models.temporal.sampling import DISTANCES
+from posegeom_models.training import Descent, Objective, TrainingConfig, launch, train
+from tests.test_reels import film
+from tests.test_temporal_networks import SMALL
+
+CONFIG = TemporalConfig(
+    network=SMALL,
+    data=RenderedConfig(size=32, clips=(6, 1, 1), identities=(2, 1, 1), frames=8, anywhere=1.0, cameras=2, samples=1),
+    training=TrainingConfig(steps=12, batch_size=8, checkpoint_every=4, accelerator="cpu"),
+    near=1,
+    away=4,
+    rho=0.0,
+    pose_steps=4,
+    labelled_share=0.25,
+)
+CODES, POSE = 0, 8  # steps of the first phase and of the second
+FIRST = {"detector", "encoder.trunk", "encoder.variant", "encoder.invariant", "decoder"}
+
+BASELINES = ("dsl", "dsl_stn", "dsl_stn_dec", "ae_stn_dec", "css_stn_dec_split", "css", "mv_css", "drnet", "nsd")
+FOLDER = Path(__file__).parents[1] / "src" / "posegeom_models" / "temporal"
+
+
+@pytest.fixture(scope="module")
+def data() -> TemporalData:
+    return TemporalData(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def falling() -> TemporalData:
+    return TemporalData(FALLING)
+
+
+FALLING = replace(
+    CONFIG,
+    data=replace(CONFIG.data, content="freefall", frames=15, cameras=1),
+    training=replace(CONFIG.training, steps=14),
+    pretraining_steps=2,
+    prior_weight=0.0,
+)
+
+
+class Watch(Descent[TemporalBatch]):
+    """A descent that notes what every loss changes: parameters, and batch statistics."""
+
+    def __init__(self, recipe: TemporalRecipe, data: TemporalData, number: int) -> None:
+        super().__init__(launch(CONFIG.training), recipe.optimizers, data, CONFIG.training, number)
+        self.recipe = recipe
+        self.moved: dict[str, tuple[set[str], set[str]]] = {}
+
+    def minimize(self, name: str, objective: Objective[TemporalBatch], batch: TemporalBatch) -> None:
+        networks = self.recipe.networks
+        before = {key: value.clone() for key, value in networks.state_dict().items()}
+        super().minimize(name, objective, batch)
+        changed = {key for key, value in networks.state_dict().items() if not torch.equal(value, before[key])}
+        parameters = {key for key, _ in networks.named_parameters()}
+        self.moved[name] = _modules(changed & parameters), _modules(changed - parameters)
+
+
+def _modules(keys: set[str]) -> set[str]:
+    """The networks, and the encoder's trunk and output layers."""
+    return {".".join(key.split(".")[: 2 if key.startswith("encoder") else 1]) for key in keys}
+
+
+def watched(config: TemporalConfig, data: TemporalData, number: int) -> Watch:
+    recipe = TemporalRecipe(config)
+    recipe.networks.train()
+    watch = Watch(recipe, data, number)
+    recipe.step(watch, data.batch(number, 0, 1), number)
+    assert all(math.isfinite(value) for value in watch.finite_values().values())
+    return watch
+
+
+def terms_of(config: TemporalConfig, data: TemporalData, number: int) -> set[str]:
+    return {name.split("/")[1] for name in watched(config, data, number).values}
+
+
+def test_stages_follow_one_another() -> None:
+    config = replace(FALLING, training=replace(CONFIG.training, steps=9), pretraining_steps=2, pose_steps=4)
+    stages = [stage_of(config, step) for step in range(9)]
+    assert stages[:3] == [Stage("pretraining", 0, 2), Stage("pretraining", 1, 2), Stage("codes", 0, 3)]
+    assert [stage.name for stage in stages] == ["pretraining"] * 2 + ["codes"] * 3 + ["pose"] * 4
+    assert stages[-1] == Stage("pose", 3, 4)
+
+
+def test_the_first_phase_moves_all_but_what_reads_poses(data: TemporalData) -> None:
+    watch = watched(CONFIG, data, CODES)
+    assert watch.moved["total"][0] == FIRST
+    assert {name.split("/")[1] for name in watch.values} == {"pixels", "contrast", "prior"}
+
+
+def moved_by_term(config: TemporalConfig, data: TemporalData, number: int, term: str) -> set[str]:
+    """The networks that have a gradient of one term alone."""
+    recipe = TemporalRecipe(config)
+    recipe.networks.train()
+    with torch.no_grad():  # the detector's layers begin with weights of 0, which hide those before them
+        assert recipe.networks.detector is not None
+        assert recipe.networks.detector.heat is not None
+        recipe.networks.detector.heat.weight.normal_()
+        recipe.networks.detector.boxes.weight.normal_()
+    early = stage_of(config, number).name == "pretraining"
+    value = recipe._total(data.batch(number, 0, 1), early)[term]
+    named = dict(recipe.networks.named_parameters())
+    found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
+    return _modules({name for name, gradient in zip(named, found, strict=True) if gradient is not None})
+
+
+def test_each_term_moves_what_it_depends_on(data: TemporalData, falling: TemporalData) -> None:
+    variant = {"detector", "encoder.trunk", "encoder.variant"}
+    assert moved_by_term(CONFIG, data, CODES, "pixels") == FIRST
+    assert moved_by_term(CONFIG, data, CODES, "contrast") == variant
+    assert moved_by_term(CONFIG, data, CODES, "prior") == {"detector"}
+    weak = replace(CONFIG, eta=10.0)
+    assert moved_by_term(weak, data, CODES, "2D") == variant | {"theta"}
+    for term in ("const-acc", "order", "sc"):
+        assert moved_by_term(FALLING, falling, 0, term) == {"detector"}
+    drnet = replace(CONFIG, contrast="none", disentangle="adversary")
+    assert moved_by_term(drnet, data, CODES, "similarity") == {"detector", "encoder.trunk", "encoder.invariant"}
+    assert moved_by_term(drnet, data, CODES, "adversary") == variant | {"discriminator"}  # frozen in a step, see below
+
+
+def test_weak_labels_do_not_move_their_own_targets(data: TemporalData) -> None:
+    """L_2D has a gradient to the boxes through the crop alone: with the crop cut off there is none."""
+    recipe = TemporalRecipe(replace(CONFIG, eta=10.0))
+    recipe.networks.train()
+    crops = recipe.networks.crops
+    recipe.networks.crops = lambda images, boxes: crops(images, boxes).detach()  # type: ignore[method-assign]
+    value = recipe._total(data.batch(CODES, 0, 1), False)["2D"]
+    assert recipe.networks.detector is not None
+    parameters = list(recipe.networks.detector.parameters())
+    assert all(gradient is None for gradient in torch.autograd.grad(value, parameters, allow_unused=True))
+
+
+def test_the_second_phase_moves_phi_and_the_probe_and_leaves_the_codes_as_they_are(data: TemporalData) -> None:
+    watch = watched(CONFIG, data, POSE)
+    assert list(watch.moved) == ["pose"]
+    parameters, statistics = watch.moved["pose"]
+    assert parameters == {"phi", "theta"}
+    assert statistics == {"phi"}
+    assert {name.split("/")[1] for name in watch.values} == {"3D", "2D"}
+
+
+def test_with_weak_labels_theta_learns_first_and_rests_then(data: TemporalData) -> None:
+    weak = replace(CONFIG, eta=10.0)
+    assert watched(weak, data, CODES).moved["total"][0] == FIRST | {"theta"}
+    watch = watched(weak, data, POSE)
+    assert watch.moved["pose"][0] == {"phi"}
+    assert {name.split("/")[1] for name in watch.values} == {"3D"}
+    given = replace(weak, network=replace(SMALL, with_points=True))
+    assert watched(given, data, POSE).moved["pose"][0] == {"phi"}  # no gradient to Θ through q̂_2D
+
+
+def test_end_to_end_the_encoder_learns_with_phi(data: TemporalData) -> None:
+    watch = watched(replace(CONFIG, end_to_end=True), data, POSE)
+    assert watch.moved["pose"][0] == {"phi", "theta", "encoder.trunk", "encoder.variant"}
+
+
+def test_pretraining_has_the_tracking_loss_and_no_contrast(falling: TemporalData) -> None:
+    assert terms_of(FALLING, falling, 0) == {"pixels", "const-acc", "order", "sc"}
+    assert terms_of(FALLING, falling, 3) == {"pixels", "contrast"}
+    batch = falling.batch(0, 0, 1).videos
+    assert batch is not None
+    assert batch.distance.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_frames_of_falls_are_in_the_air(falling: TemporalData) -> None:
+    benchmark = falling.reel.benchmark  # type: ignore[attr-defined]
+    airborne = torch.cat([benchmark.take(clip).airborne for clip in range(6)])
+    assert 0 < int(airborne.sum()) < len(airborne)
+    for first in falling.falls.references.tolist():
+        assert bool(airborne[first : first + 4].all())
+
+
+def test_the_swap_draws_each_frame_with_another_ones_time_invariant_code(
+    data: TemporalData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = torch.tensor([[1, 2, 3, 0], [2, 3, 0, 1]])
+    monkeypatch.setattr(recipe_module, "random_order", lambda count, frames, device: order)
+    recipe = TemporalRecipe(replace(CONFIG, network=replace(SMALL, dropout=0.0), jitter=0.0))
+    recipe.networks.train()
+    batch = data.batch(CODES, 0, 1)
+    assert batch.videos is not None
+    assert recipe.networks.encoder.invariant is not None
+    with torch.no_grad():
+        recipe.networks.encoder.invariant.weight.normal_(0, 5)  # codes that differ from frame to frame
+        term = recipe._total(batch, False)["pixels"]
+        seen = recipe.see(batch.videos)
+        exchanged = torch.stack([codes[row] for codes, row in zip(seen.codes.invariant, order, strict=True)])
+        own, other = (
+            recipe.reconstructed(batch.videos, seen, Codes(seen.codes.variant, invariant))
+            for invariant in (seen.codes.invariant, exchanged)
+        )
+    assert own.shape == (8, 3, 32, 32)
+    assert float(term) == pytest.approx(2 * float((other - seen.image).square().mean()), rel=1e-5)
+    assert float(term) != pytest.approx(2 * float((own - seen.image).square().mean()), rel=1e-4)
+
+
+def test_drnets_discriminator_and_encoder_learn_by_turns(data: TemporalData) -> None:
+    moved = watched(replace(CONFIG, contrast="none", disentangle="adversary"), data, CODES).moved
+    assert list(moved) == ["total", "discriminator"]
+    assert moved["total"][0] == FIRST
+    assert moved["discriminator"] == ({"discriminator"}, set())
+
+
+@pytest.fixture(scope="module")
+def two_views() -> TemporalData:
+    return TemporalData(replace(CONFIG, disentangle="views", contrast="none"))
+
+
+def test_views_are_the_same_instants_and_their_shift_is_that_of_the_cameras(two_views: TemporalData) -> None:
+    batch = two_views.batch(CODES, 0, 1)
+    assert batch.videos is not None
+    assert batch.other_view is not None
+    assert batch.shift is not None
+    assert two_views.second is not None
+    numbers = two_views.sampler.quadruples(two_views._dealt(CODES), np.random.default_rng([0, CODES])).number.flatten()
+    about = [reel.joints[numbers] - reel.joints[numbers][:, :1] for reel in (two_views.reel, two_views.second)]
+    torch.testing.assert_close(about[0] @ batch.shift.flatten(0, 1).mT, about[1], rtol=0, atol=1e-4)
+    assert not torch.equal(batch.videos.image, batch.other_view.image)
+
+
+def test_nsd_draws_each_view_from_the_other_ones_pose(two_views: TemporalData) -> None:
+    config = two_views.config
+    moved = watched(config, two_views, CODES).moved
+    assert moved["total"][0] == FIRST
+    recipe = TemporalRecipe(config)
+    recipe.networks.eval()
+    batch = two_views.batch(CODES, 0, 1)
+    assert batch.videos is not None
+    assert batch.other_view is not None
+    seen, other = recipe.see(batch.videos), recipe.see(batch.other_view)
+    recipe.reconstructed = (  # type: ignore[method-assign]
+        lambda videos, here, codes: codes.variant.sum() + 0 * here.image
+    )
+    seen.codes.variant.retain_grad()
+    terms = recipe._views(batch, seen._replace(image=0 * seen.image), other._replace(image=0 * other.image))
+    (gradient,) = torch.autograd.grad(terms["pixels"], seen.codes.variant)
+    assert float(gradient.abs().max()) > 0
+
+
+def test_footage_has_still_clips_alone_and_no_labels(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    film(tmp_path / "still.mp4", 6)
+    film(tmp_path / "turning.mp4", 6, pan=2.0)
+    config = replace(CONFIG, footage=tmp_path, pose_steps=0)
+    data = TemporalData(config)
+    seen = data.reel.clip[data.orders["codes"].numbers]
+    assert bool((seen == 0).all())
+    assert bool(data.reel.moving[data.reel.clip == 1].all())
+    assert watched(config, data, CODES).moved["total"][0] == FIRST
+    dives = TemporalData(replace(config, background="halves"))
+    first = dives.reel.image[0, :, 16:]
+    assert torch.equal(dives.reel.background[5, :, 16:], first)
+    assert not torch.equal(data.reel.background[5, :, 16:], first)
+    with pytest.raises(ValueError, match="footage has no labels: pose_steps and eta must be 0"):
+        TemporalData(replace(config, pose_steps=4))
+
+
+def test_labels_are_every_so_many_th_frame(data: TemporalData) -> None:
+    numbers = data.orders["pose"].numbers
+    assert numbers.tolist() == list(range(0, 48, 4))
+    about = data.reel.joints[::4] - data.reel.joints[::4, :1]
+    assert data.statistics is not None
+    torch.testing.assert_close(data.statistics.mean, about.mean(0))
+    batch = data.batch(POSE, 0, 1).labelled
+    assert batch is not None
+    assert float(batch.joints[:, 0].abs().max()) == 0
+    assert data.batch(0, 0, 1).statistics is not None  # the first step's batch has them for Φ
+    assert data.batch(POSE, 0, 1).statistics is None
+
+
+def test_mirrored_labels_are_those_of_mirrored_people() -> None:
+    data = TemporalData(replace(CONFIG, mirrored=True, labelled_share=1.0))
+    plain = data._labelled(torch.arange(6))
+    flipped = data._mirrored(plain, torch.tensor([True] * 5 + [False]))
+    assert torch.equal(flipped.image[5], plain.image[5])
+    assert torch.equal(flipped.image[:5], plain.image[:5].flip(-1))
+    left, right = pg.BODY_17.index("left_wrist"), pg.BODY_17.index("right_wrist")
+    torch.testing.assert_close(flipped.joints[0, left], plain.joints[0, right] * torch.tensor([-1.0, 1.0, 1.0]))
+    expected = torch.stack((31 - plain.points[0, right, 0], plain.points[0, right, 1]))
+    torch.testing.assert_close(flipped.points[0, left], expected)
+    shares = [data.batch(POSE, rank, 2).labelled for rank in range(2)]
+    whole = data.batch(POSE, 0, 1).labelled
+    assert whole is not None
+    assert shares[1] is not None
+    assert torch.equal(shares[1].image, whole.image[1::2])
+
+
+def test_phi_adopts_the_statistics_in_the_first_step(data: TemporalData) -> None:
+    recipe = TemporalRecipe(CONFIG)
+    recipe.step(Watch(recipe, data, 0), data.batch(0, 0, 1), 0)
+    assert data.statistics is not None
+    torch.testing.assert_close(recipe.networks.phi.get_buffer("mean"), data.statistics.mean)
+
+
+def test_only_the_first_clips_are_seen_where_it_is_so_told() -> None:
+    few = TemporalData(replace(CONFIG, seen_clips=2))
+    assert set(few.reel.clip[few.orders["codes"].numbers].tolist()) == {0, 1}
+    assert len(torch.unique(few.reel.clip[few.orders["pose"].numbers])) == 6
+
+
+def test_shares_of_two_processes_are_the_batch_of_one(data: TemporalData) -> None:
+    for step in (CODES, POSE):
+        whole, shares = data.batch(step, 0, 1), [data.batch(step, rank, 2) for rank in range(2)]
+        part = [data.part(whole, number, 2) for number in range(2)]
+        if step == POSE:
+            images = [each.labelled.image for each in (whole, *shares, *part) if each.labelled is not None]
+        else:
+            images = [each.videos.image for each in (whole, *shares, *part) if each.videos is not None]
+        assert torch.equal(images[1], images[0][0::2])
+        assert torch.equal(images[2], images[0][1::2])
+        assert torch.equal(torch.cat(images[3:]), images[0])
+        assert "clip" in data.describe(step)
+
+
+def test_learning_rates_fall_within_each_phase_where_it_is_so_told(data: TemporalData) -> None:
+    recipe = TemporalRecipe(replace(CONFIG, falling_rates=True, learning_rate=0.1, pose_rate=0.2))
+    rates = []
+    for number in (0, 4, 7, 8, 10):
+        recipe.step(Watch(recipe, data, number), data.batch(number, 0, 1), number)
+        name = "total" if number < POSE else "pose"
+        rates.append(recipe.optimizers[name].param_groups[0]["lr"])
+    wanted = [0.1, 0.05, 0.1 * (1 + math.cos(math.pi * 7 / 8)) / 2, 0.2, 0.1]
+    assert rates == pytest.approx(wanted)
+
+
+def test_phi_and_the_probe_have_rates_and_a_decay_of_their_own() -> None:
+    config = replace(CONFIG, pose_rate=0.1, probe_rate=0.2, pose_decay=0.3, end_to_end=True)
+    groups = TemporalRecipe(config).optimizers["pose"].param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.1, 0.3), (0.2, 0), (0.1, 0)]
+    assert len(TemporalRecipe(replace(CONFIG, eta=10.0)).optimizers["pose"].param_groups) == 1
+
+
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: TemporalData) -> None:
+    """Stopped in the first phase, and resumed into the second."""
+
+    def run(folder: Path, steps: int) -> Mapping[str, Tensor]:
+        recipe: Any = TemporalRecipe(CONFIG)
+        training = replace(CONFIG.training, steps=steps)
+        train(recipe, data, training, folder, launch(training), quiet=True)
+        weights: Mapping[str, Tensor] = recipe.networks.state_dict()
+        return weights
+
+    whole = run(tmp_path / "whole", 12)
+    run(tmp_path / "parts", 4)
+    resumed = run(tmp_path / "parts", 12)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_predictions_hold_pose_points_and_mask(data: TemporalData) -> None:
+    networks = TemporalRecipe(CONFIG).networks.eval()
+    frames = data.reel.frames(torch.arange(3))
+    with torch.no_grad():
+        said = predict(networks, frames.image)
+    assert said.joints is not None
+    assert said.points is not None
+    assert said.mask is not None
+    assert (said.joints.shape, said.points.shape, said.mask.shape) == ((3, 17, 3), (3, 17, 2), (3, 32, 32))
+    assert said.mask.dtype == torch.bool
+    for threshold in (0.5, 0.001, 0.999):
+        networks.config = replace(networks.config, threshold=threshold)
+        with torch.no_grad():
+            drawn = predict(networks, frames.image).mask
+            assert drawn is not None
+            assert torch.equal(drawn, networks(frames.image).mask[:, 0] > threshold)
+    assert float(said.joints[:, 0].abs().max()) == 0
+    with torch.no_grad():
+        variant = networks(frames.image).codes.variant
+        probed = networks.theta(variant).unflatten(1, (-1, 2))
+        torch.testing.assert_close(in_box(said.points, networks.boxes(frames.image), 32), probed, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        (picture,) = TemporalRecipe(CONFIG).pictures(data.batch(CODES, 0, 1)).values()
+    assert picture.shape == (3, 4 * 32, 6 * 32)
+
+
+def built(*names: str) -> TemporalConfig:
+    """What configuration files say, each on top of the one before."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(TemporalConfig, None)
+    parser.add_argument("--config", action="config")
+    words = [word for name in names for word in ("--config", str(FOLDER / f"{name}.yaml"))]
+    parsed = parser.parse_args(words)
+    parsed.pop("config")
+    made = parser.instantiate(parsed)
+    return TemporalConfig(**{field.name: made[field.name] for field in fields(TemporalConfig)})
+
+
+def test_the_papers_values() -> None:
+    config = built("paper")
+    assert MODEL.config is TemporalConfig
+    assert config == TemporalConfig(
+        network=replace(config.network, feature_weights="IMAGENET1K_V1"),
+        data=replace(config.data, size=500, anywhere=1.0),
+        training=replace(config.training, checkpoint_every=2000, picture_every=2000),
+    )
+    assert (config.lambda_pixels, config.rho, config.alpha, config.gamma) == (2, 2, 0.01, 1)
+    assert (config.near, config.away, config.learning_rate) == (10, 200, 1e-4)
+    assert (config.training.steps, config.pose_steps, config.training.batch_size) == (300_000, 50_000, 32)
+
+
+def test_the_papers_other_data_sets_are_files_on_top_of_it() -> None:
+    diving, ski, mpi = (built("paper", name) for name in ("diving", "ski", "mpi_inf_3dhp"))
+    for name, config in (("diving", diving), ("ski", ski), ("mpi_inf_3dhp", mpi)):
+        assert (config.near, config.away) == DISTANCES[name]
+    assert [config.network.time_variant for config in (diving, ski, mpi)] == [900, 600, 900]
+    assert ski.lambda_pixels == 0.05
+    assert (diving.training.batch_size, diving.pretraining_steps, diving.prior_weight) == (16, 5000, 0)
+    assert not ski.prior_centred
+
+
+def test_the_smaller_configurations_are_valid() -> None:
+    for name, config in (("small", built("small")), ("tiny", built("tiny"))):
+        assert config.data.size == config.network.size, name
+    assert built("tiny", "anywhere").data.anywhere == 1
+    assert built("tiny").labelled_share == 0.01
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_are_configurations_of_the_same_sizes(name: str) -> None:
+    """Each one is tiny.yaml but for the parts and losses that §4.2 says."""
+    ours, baseline = built("tiny"), built("tiny", name)
+    parts = ("detector", "decoder", "split")
+    same = replace(baseline.network, **{part: getattr(ours.network, part) for part in parts})
+    assert same == ours.network
+    chosen = {part: getattr(baseline, part) for part in ("contrast", "disentangle")}
+    rest = replace(ours, network=baseline.network, data=baseline.data, **chosen)
+    assert baseline == rest
+    assert replace(baseline.data, cameras=1) == ours.data
+
+
+ROWS = {
+    "dsl": (False, False, False, "dsl", "none"),
+    "dsl_stn": (True, False, False, "dsl", "none"),
+    "dsl_stn_dec": (True, True, False, "dsl", "none"),
+    "ae_stn_dec": (True, True, False, "none", "none"),
+    "css_stn_dec_split": (True, True, True, "css", "swap"),
+    "css": (False, False, False, "css", "none"),
+    "mv_css": (False, False, False, "mv-css", "none"),
+    "drnet": (True, True, True, "none", "adversary"),
+    "nsd": (True, True, True, "none", "views"),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_have_the_parts_and_losses_of_the_papers_table(name: str, two_views: TemporalData) -> None:
+    chosen = built("tiny", name)
+    stn, decoder, split, contrast, disentangle = ROWS[name]
+    assert (chosen.network.detector != "none", chosen.network.decoder, chosen.network.split) == (stn, decoder, split)
+    assert (chosen.contrast, chosen.disentangle) == (contrast, disentangle)
+    network = replace(SMALL, detector="stack" if stn else "none", decoder=decoder, split=split)
+    config = replace(CONFIG, network=network, contrast=contrast, disentangle=disentangle)
+    data = TemporalData(config) if contrast == "css" else two_views
+    watch = watched(config, data, CODES)
+    moved = {"encoder.trunk", "encoder.variant"} | ({"encoder.invariant"} if split else set())
+    moved |= ({"detector"} if stn else set()) | ({"decoder"} if decoder else set())
+    assert watch.moved["total"][0] == moved
+    terms = {name.split("/")[1] for name in watch.values if name.startswith("total")}
+    expected = ({"pixels"} if decoder else set()) | ({"contrast"} if contrast != "none" else set())
+    expected |= ({"prior"} if stn else set()) | ({"similarity", "adversary"} if disentangle == "adversary" else set())
+    assert terms == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"contrast": "triplet"}, "contrast must be one of dsl, css, mv-css, none, got 'triplet'"),
+        ({"disentangle": "none"}, "disentangle must be swap, adversary or views where network.split is True"),
+        ({"near": 4, "away": 5}, "near must be at least 1 and two less than away, got 4 and 5"),
+        ({"pose_batch": 6}, "pose_batch must be a multiple of 4"),
+        ({"pretraining_steps": 1}, "pretraining_steps need data.content freefall, got 'daily'"),
+        ({"pose_steps": 13}, "training.steps must hold the 0 steps of the pre-training and the 13 of the second phase"),
+        ({"labelled_share": 0.0}, r"labelled_share must be in \(0, 1\], got 0.0"),
+        ({"network": replace(SMALL, with_points=True)}, "needs weak labels, eta > 0"),
+        ({"network": replace(SMALL, decoder=False)}, "without network.decoder there must be a contrast, and no"),
+        ({"network": replace(SMALL, size=64)}, "network.size must be data.size, 32, got 64"),
+        ({"network": replace(SMALL, time_variant=25), "disentangle": "views"}, "a multiple of 3, got 25"),
+        ({"data": replace(CONFIG.data, cameras=1), "contrast": "mv-css"}, "data.cameras of at least 2, got 1"),
+    ],
+)
+def test_impossible_choices_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, **settings)
