@@ -13,8 +13,9 @@ from torch import Tensor
 
 pytest.importorskip("torchmetrics")
 
-from posegeom_models.data.reels import Reel, Shuffle
+from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.shuffling import Shuffle
 from posegeom_models.evaluation import ClassScores, Constants, PoseErrors, Prediction, evaluate, show, write
 
 

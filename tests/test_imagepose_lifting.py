@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ import posegeom as pg
 
 pytest.importorskip("zuko")
 
+from posegeom_models.cli import main
 from posegeom_models.imagepose.lifter import (
     Lifted,
     Lifter,
@@ -28,13 +31,8 @@ from posegeom_models.imagepose.lifter import (
     project,
     turn_and_lift_again,
 )
-from posegeom_models.imagepose.lifting import (
-    LiftingBatch,
-    LiftingConfig,
-    LiftingData,
-    LiftingRecipe,
-    evaluate_lifting,
-)
+from posegeom_models.imagepose.lifting.evaluation import evaluate_lifting
+from posegeom_models.imagepose.lifting.recipe import LiftingBatch, LiftingConfig, LiftingData, LiftingRecipe
 from posegeom_models.imagepose.objective import (
     human36m_lengths,
     l_2d,
@@ -393,18 +391,53 @@ def test_evaluation_of_true_and_of_reversed_depths(data: LiftingData) -> None:
             return views.joints * torch.tensor([1.0, 1.0, self.sign]), views.elevation
 
     networks = Knowing(SMALL)
-    scores = evaluate_lifting(networks, near, every=50)
+    scores = evaluate_lifting(networks, near.data, every=50)
     assert scores["frames"] == len(numbers)
     assert scores["model"]["p_mpjpe"] == pytest.approx(0, abs=1e-3)
     assert scores["model"]["mirrored"] == 0
     assert scores["model"]["elevation_error"] == 0
+    assert scores["model"]["elevation"] == scores["truth"]["elevation"]
     assert scores["constant"]["p_mpjpe"] > 20
     assert scores["flat"]["p_mpjpe"] > 20
     networks.sign = -1.0
-    mirrored = evaluate_lifting(networks, near, every=50)["model"]
+    mirrored = evaluate_lifting(networks, near.data, every=50)["model"]
     assert mirrored["p_mpjpe"] > 20
     assert mirrored["p_mpjpe_mirrored"] == pytest.approx(0, abs=1e-3)
     assert mirrored["mirrored"] == 100
+
+
+def test_the_commands_train_score_and_resume_and_refuse_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSEGEOM_DATA", str(tmp_path / "nothing here"))
+    run = str(tmp_path / "run")
+    small = ["--network", "{width: 16, components: 6, blocks: 2, flow_width: 16}", "--prior_steps", "4"]
+    command = ["train", "lifting", *small, "--out", run, "--quiet", "true", "--training.batch_size", "16"]
+    command += ["--training.accelerator", "cpu", "--training.steps", "8"]
+    assert main(command) == 0
+    assert not (tmp_path / "run" / "constants.safetensors").exists()
+    assert main(command) == 0  # nothing is left to do
+    assert main(["evaluate", run, "--split", "validation", "--every", "50"]) == 0
+    said = capsys.readouterr().out
+    assert "every depth 0" in said
+    assert "truth" in said
+    path = tmp_path / "run" / "evaluation" / "poses_validation_every50"
+    scores = json.loads(path.with_suffix(".json").read_text())
+    assert scores["data"]["data"] == "poses"
+    assert scores["model"]["p_mpjpe_mirrored"] <= scores["model"]["p_mpjpe"]
+    rows = list(csv.DictReader(path.with_suffix(".csv").open()))
+    assert float(rows[0]["p_mpjpe"]) == pytest.approx(scores["model"]["p_mpjpe"], abs=1e-3)
+    assert {row["answer"] for row in rows} == {"model", "constant", "flat", "truth"}
+    for words, complaint in (
+        (["predict", run, "clip.mp4"], "takes 2D poses and no images"),
+        (["synthesize", run], "draws nothing anew"),
+        (["evaluate", run, "--domain", "B"], "--domain means nothing"),
+        (["evaluate", run, "--split", "all"], "split must be one of"),
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err.strip()
+        assert complaint in error
+        assert "\n" not in error
 
 
 def test_pictures_are_drawn(data: LiftingData) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import posegeom as pg
@@ -15,10 +18,16 @@ import posegeom as pg
 pytest.importorskip("torchvision")
 pytest.importorskip("zuko")
 
+from posegeom_models.cli import main
+from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.evaluation import Prediction, evaluate
+from posegeom_models.imagepose.batches import ImageposeData
+from posegeom_models.imagepose.configuration import ImageposeConfig
 from posegeom_models.imagepose.lifter import LifterConfig
 from posegeom_models.imagepose.networks import ImageConfig
-from posegeom_models.imagepose.recipe import ImageposeConfig, ImageposeData, ImageposeNetworks, ImageposeRecipe, predict
+from posegeom_models.imagepose.panels import panels
+from posegeom_models.imagepose.recipe import ImageposeNetworks, ImageposeRecipe, predict
 from posegeom_models.training import Descent, TrainingConfig, launch, train
 
 CONFIG = ImageposeConfig(
@@ -65,7 +74,7 @@ def test_images_and_prior_are_of_different_recordings(data: ImageposeData) -> No
     def recordings(numbers: torch.Tensor) -> set[str]:
         return {benchmark.take(clip).motion.split("#")[0] for clip in data.reel.clip[numbers].tolist()}
 
-    images, prior = recordings(data.images.numbers), recordings(data.prior.numbers)
+    images, prior = recordings(data.own.images.numbers), recordings(data.own.prior)
     assert images
     assert prior
     assert not images & prior
@@ -90,8 +99,86 @@ def test_batches_follow_from_seed_and_step_and_shares_make_the_whole(data: Image
     assert "frames [" in data.describe(3)
 
 
+def test_more_clips_of_the_priors_recordings_lend_poses(data: ImageposeData) -> None:
+    more = ImageposeData(replace(CONFIG, prior_clips=30))
+    assert len(more.points) > len(data.points)
+    assert more.own.lent == data.own.lent
+    # People and cameras of their own: no pose of the images' benchmark is among them.
+    off = torch.cdist(more.points.flatten(1), more.reel.points.flatten(1))
+    assert float(off.min()) > 0
+    assert 0 < float(more.points.mean()) < 32
+
+
+def test_the_flow_and_lambda_see_more_poses_than_images_where_told(data: ImageposeData) -> None:
+    config = replace(CONFIG, poses=12, lift_unpaired=True, joint=False)
+    many = ImageposeData(config)
+    batch = many.batch(3, 0, 1)
+    assert batch.image is not None
+    assert (len(batch.points), len(batch.image)) == (12, 4)
+    shares = [many.batch(3, rank, 2).points for rank in range(2)]
+    assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), batch.points)
+    half = many.part(batch, 1, 2)
+    assert torch.equal(half.points, batch.points[6:])
+    assert half.image is not None
+    assert torch.equal(half.image, batch.image[2:])
+    recipe = ImageposeRecipe(config)
+    recipe.networks.lifting.adopt(data.statistics)
+    seen = []
+    recipe.networks.lifting.lifter.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    recipe._pose(batch, 0.5)
+    assert seen == [16, 16]  # four of the images and twelve unpaired ones, and their virtual views
+
+
+def test_omega_learns_to_read_early_where_told(data: ImageposeData) -> None:
+    moved, terms = _moved(ImageposeRecipe(replace(CONFIG, omega_early=True)), data, 0)
+    assert moved == {"prior", "omega"}
+    assert set(terms) == {"prior/NF", "omega/u"}
+
+
+def test_hands_are_shown_scored_and_drawn(motion_data: Path) -> None:
+    hands = replace(
+        CONFIG,
+        skeleton="HAND_21",
+        data=replace(CONFIG.data, motion=motion_data),
+        prior_share=0.5,
+        rotations=(45.0, 90.0),
+        prior_clips=12,
+    )
+    data, recipe = ImageposeData(hands), ImageposeRecipe(hands)
+    assert data.batch(3, 0, 1).points.shape == (4, 21, 2)
+    moved, _ = _moved(recipe, data, 3)
+    assert "lifter" in moved
+    recipe.networks.eval()
+    reel = Reel.render(RenderedBenchmark(hands.data, "test", pg.HAND_21))
+
+    def say(images: torch.Tensor) -> Prediction:
+        with torch.no_grad():
+            return predict(recipe.networks, images)
+
+    scores = evaluate(say, reel, data.constants, masked=True)
+    # A mean pose that is turned to fit is nearer than a guess.
+    assert 0 < scores["constant"]["p_mpjpe"] < scores["model"]["p_mpjpe"]
+    assert scores["constant"]["mpjpe"] < 60
+
+
+def test_people_cut_out_need_masks(data: ImageposeData) -> None:
+    reel = Reel.render(RenderedBenchmark(CONFIG.data, "test", pg.H36M_17))
+    seen = []
+
+    def say(images: torch.Tensor) -> Prediction:
+        seen.append(images)
+        return Prediction(points=torch.zeros(len(images), 17, 2))
+
+    evaluate(say, reel, data.constants, masked=True)
+    black = (torch.cat(seen) == 0).all(1)
+    assert torch.equal(black | (reel.labels > 0), torch.ones_like(black))
+    assert black[reel.labels == 0].all()
+    with pytest.raises(ValueError, match="cut out"):
+        evaluate(say, replace(reel, segmented=False), data.constants, masked=True)
+
+
 def test_masked_images_show_the_person_alone(data: ImageposeData) -> None:
-    numbers = data.images.deal(3 * 4, 4)
+    numbers = data.own.images.deal(3 * 4, 4)
     frames = data.reel.frames(numbers)
     image = data.batch(3, 0, 1).image
     assert image is not None
@@ -167,6 +254,143 @@ def test_predictions_are_in_pixels_and_metres() -> None:
     torch.testing.assert_close(lengths, torch.full((2,), mean), rtol=1e-4, atol=0)
 
 
+def test_nothing_that_the_paper_prints_asks_what_an_image_shows(data: ImageposeData) -> None:
+    """Skeletons that Φ draws whatever it sees cost the same for any images; the reconstruction alone tells."""
+    recipe = ImageposeRecipe(CONFIG)
+    recipe.networks.lifting.adopt(data.statistics)
+    batch = data.batch(3, 0, 1)
+    assert batch.image is not None
+    drawn = recipe.networks.kappa(data.batch(4, 0, 1).points)
+
+    class Blind(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return drawn
+
+    recipe.networks.phi = Blind()  # type: ignore[assignment]
+    costs = []
+    for image in (batch.image, batch.image.flip(0), torch.zeros_like(batch.image)):
+        torch.manual_seed(0)
+        costs.append(
+            {name: float(term.detach()) for name, term in recipe._pose(batch._replace(image=image), 0.5).items()}
+        )
+    for name in ("D", "Omega", "2d", "3d", "def", "NF", "bl"):
+        assert costs[0][name] == costs[1][name] == costs[2][name], name
+    assert len({cost["image"] for cost in costs}) == 3
+
+
+def test_what_lambda_learns_reaches_the_images_only_where_told(data: ImageposeData) -> None:
+    for joint in (True, False):
+        recipe = ImageposeRecipe(replace(CONFIG, joint=joint))
+        recipe.networks.lifting.adopt(data.statistics)
+        terms = recipe._pose(data.batch(3, 0, 1), 0.5)
+        parameter = next(recipe.networks.phi.parameters())
+        (found,) = torch.autograd.grad(terms["3d"], parameter, allow_unused=True)
+        assert (found is not None) == joint
+    early = ImageposeRecipe(replace(CONFIG, lifting_from=0.6))
+    assert set(early._pose(data.batch(3, 0, 1), 0.5)) == {"D", "Omega", "image"}
+
+
+def test_under_autocast_geometry_and_lifting_stay_in_float32(data: ImageposeData) -> None:
+    recipe = ImageposeRecipe(CONFIG)
+    recipe.networks.lifting.adopt(data.statistics)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = recipe._pose(data.batch(3, 0, 1), 0.5)
+        recipe._discriminator(data.batch(3, 0, 1))
+        y = recipe.networks.normalised(data.batch(3, 0, 1).points)
+        lifted = recipe.networks.lifting.lifter(y)
+    for name in ("2d", "3d", "def", "NF", "bl"):
+        assert terms[name].dtype == torch.float32
+    assert torch.equal(lifted.depth, recipe.networks.lifting.lifter(y).depth)
+
+
+def test_turned_copies_move_images_and_poses_alike() -> None:
+    """By a right angle a turned image is an exact one, and so are its points."""
+    config = replace(CONFIG, rotations=(90.0,), masked=False)
+    data, straight = ImageposeData(config), ImageposeData(replace(config, rotations=()))
+    for step in range(3, 6):
+        batch, plain = data.batch(step, 0, 1), straight.batch(step, 0, 1)
+        assert batch.image is not None
+        assert plain.image is not None
+        for image, before in zip(batch.image, plain.image, strict=True):
+            right = before.rot90(-1, (1, 2))
+            off = [float((image - each).abs().max()) for each in (before, right)]
+            assert min(off) < 1e-4
+        for points, before in zip(batch.points, plain.points, strict=True):
+            right = torch.stack((31 - before[:, 1], before[:, 0]), dim=-1)
+            assert min(float((points - each).abs().max()) for each in (before, right)) < 1e-4
+
+
+def test_images_of_another_domain_are_every_other_one_and_lend_no_poses(data: ImageposeData) -> None:
+    both = ImageposeData(replace(CONFIG, more_images="B"))
+    assert both.more is not None
+    batch = both.batch(3, 0, 1)
+    assert batch.image is not None
+    own, more = both.own.images.deal(6, 2), both.more.images.deal(6, 2)
+    expected = torch.stack((both.own.shown(own), both.more.shown(more)), dim=1).flatten(0, 1)
+    assert torch.equal(batch.image, expected)
+    shares = [both.batch(3, rank, 2).image for rank in range(2)]
+    assert torch.equal(torch.stack([share for share in shares if share is not None], dim=1).flatten(0, 1), batch.image)
+    assert torch.equal(both.statistics.mean, data.statistics.mean)
+    assert "of domain B" in both.describe(3)
+
+
+SMALLEST = """
+image: {size: 32, width: 4, patch_width: 4, scales: 1}
+lifter: {width: 16, components: 6, blocks: 2, flow_width: 16}
+data: {size: 32, clips: [12, 1, 1], identities: [2, 1, 1], frames: 4, anywhere: 0.0, cameras: 1, samples: 1}
+training: {steps: 4, batch_size: 4, checkpoint_every: 4, accelerator: cpu, threads: 1}
+prior_steps: 2
+lambda_image: 1.0
+"""
+
+
+def test_the_commands_train_score_draw_and_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSEGEOM_DATA", str(tmp_path / "nothing here"))
+    config, run = tmp_path / "smallest.yaml", str(tmp_path / "run")
+    config.write_text(SMALLEST)
+    assert main(["train", "imagepose", "--config", str(config), "--out", run, "--quiet", "true"]) == 0
+    assert main(["evaluate", run, "--clips", "2", "--every", "15"]) == 0
+    scores = json.loads((tmp_path / "run" / "evaluation" / "rendered_test_A_clips2_every15.json").read_text())
+    assert scores["model"]["2d"] > 0
+    assert scores["constant"]["2d"] > 0
+    with Image.open(_photograph(tmp_path)) as photograph:
+        assert photograph.size == (64, 64)
+    assert main(["predict", run, str(tmp_path / "photo.png"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "photo.npz").is_file()
+    assert "cut out" in capsys.readouterr().out
+
+
+def _photograph(folder: Path) -> Path:
+    path = folder / "photo.png"
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(path)
+    return path
+
+
+class _Knowing:
+    """Says the truth of every frame of a reel, in the order of its pictures, but for some that it turns about."""
+
+    def __init__(self, reel: Reel, far: int) -> None:
+        self.reel, self.far = reel, far
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        whole = self.reel.frames(torch.arange(len(self.reel))).image
+        numbers = torch.tensor([int((whole - image).abs().flatten(1).sum(1).argmin()) for image in images])
+        joints = self.reel.joints[numbers].clone()
+        joints[numbers < self.far, 4:] += torch.tensor([2.0, 0.0, 1.0]) * torch.rand(13, 1)
+        return torch.zeros(len(images), 1, *images.shape[-2:]), self.reel.points[numbers], joints
+
+
+def test_panels_show_failures_where_there_are_any() -> None:
+    reel = Reel.render(RenderedBenchmark(replace(CONFIG.data, clips=(1, 1, 3), frames=1), "test", pg.H36M_17))
+    random = np.random.default_rng(0)
+    assert set(panels(_Knowing(reel, 0), reel, False, random)) == {"poses"}
+    pictures = panels(_Knowing(reel, 1), reel, False, random)
+    assert pictures["poses"].shape == (7 * 32, 92 + len(reel) * 32, 3)
+    assert pictures["failures"].shape == (7 * 32, 92 + 32, 3)
+
+
 def test_pictures_are_drawn_in_both_stages(data: ImageposeData) -> None:
     recipe = ImageposeRecipe(CONFIG)
     recipe.networks.eval()
@@ -178,7 +402,7 @@ def test_pictures_are_drawn_in_both_stages(data: ImageposeData) -> None:
 
 
 def test_networks_of_a_hand_have_its_joints() -> None:
-    networks = ImageposeNetworks(CONFIG, pg.HAND_21).eval()
+    networks = ImageposeNetworks(replace(CONFIG, skeleton="HAND_21")).eval()
     with torch.no_grad():
         pose = networks(torch.rand(2, 3, 32, 32))
     assert pose.points.shape == (2, 21, 2)
@@ -191,6 +415,10 @@ def test_networks_of_a_hand_have_its_joints() -> None:
     [
         (lambda: replace(CONFIG, form="wgan"), "form"),
         (lambda: replace(CONFIG, ablation="bones"), "ablation"),
+        (lambda: replace(CONFIG, skeleton="DOG"), "skeleton"),
+        (lambda: replace(CONFIG, poses=6), "poses"),
+        (lambda: replace(CONFIG, more_images="A"), "more_images"),
+        (lambda: replace(CONFIG, lifting_from=2.0), "lifting_from"),
         (lambda: replace(CONFIG, prior_steps=6), "prior_steps"),
         (lambda: replace(CONFIG, prior_share=1.0), "prior_share"),
         (lambda: replace(CONFIG, bones_from=-0.1), "bones_from"),

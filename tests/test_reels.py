@@ -14,8 +14,9 @@ from torch import Tensor
 from posegeom import BODY_17, COCO_17, H36M_17, SMPL_24, PerspectiveCamera, Skeleton, crop, project
 from posegeom_models.data.cropping import Square, middle_square, read_images, square_round, square_round_mask
 from posegeom_models.data.files import MotionFileError
-from posegeom_models.data.reels import Film, Reel, action_of
+from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.repertoire import action_of
 from posegeom_models.data.samples import FrameReference, Part, Protocol, Sample, Samples
 
 av = pytest.importorskip("av")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,28 +33,12 @@ from posegeom_models.data.filming import view_take
 from posegeom_models.data.footage import SHORTEST, STILL, split_footage
 from posegeom_models.data.persons import read_boxes
 from posegeom_models.data.rendered import RenderedBenchmark
+from posegeom_models.data.repertoire import action_of
 from posegeom_models.data.samples import Sample, Samples
 from posegeom_models.data.video import list_videos
 
 CHUNK = 256
 """Frames rendered at once."""
-
-_NAME = re.compile(r"(?:exp_(?:train|test)_|leap_|xr_)?(.*?)(?:-\d+fps)?(?:_(?:extra|left|right)?\d*x?)*(?:#\d+)?")
-
-
-def action_of(recording: str) -> str:
-    """What is done in a recording of the motion files, told from its name: without source, hand, take and piece.
-
-    Names that are only numbers (CMU's subject and trial) tell nothing, and give "".
-
-    Example:
-        >>> from posegeom_models.data.reels import action_of
-        >>> action_of("exp_train_walking_extra_1#0"), action_of("salsa_16"), action_of("01_05#2")
-        ('walking', 'salsa', '')
-    """
-    found = _NAME.fullmatch(recording)
-    name = found[1] if found else recording
-    return "" if name.isdigit() else name
 
 
 class Frames(NamedTuple):
@@ -78,6 +61,13 @@ class Frames(NamedTuple):
     canonical: Tensor
     points: Tensor
     number: Tensor
+
+
+def rows_of(batch: Any, rows: slice | Tensor) -> Any:
+    """Some rows of a tensor, or of every tensor of a named tuple such as `Frames`; None stays None."""
+    if batch is None or isinstance(batch, Tensor):
+        return None if batch is None else batch[rows]
+    return type(batch)(*(rows_of(value, rows) for value in batch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -492,30 +482,3 @@ def _pose(sample: Sample, skeleton: Skeleton, margin: float, missing: str) -> _P
         for values in (joints, points)
     )
     return _Pose(sample, square, joints.float(), points, known == 1)
-
-
-class Shuffle:
-    """An endless order of numbers: every epoch each one once, in an order that follows from (seed, epoch).
-
-    Args:
-        numbers: what to deal.
-        seed: of the orders.
-    """
-
-    def __init__(self, numbers: Sequence[int] | Tensor, seed: int) -> None:
-        self.numbers = torch.as_tensor(numbers)
-        self.seed = seed
-        if len(self.numbers) == 0:
-            raise ValueError("there are no samples to deal out")
-
-    def deal(self, first: int, count: int) -> Tensor:
-        """`count` numbers from place `first` on: the same ones however often they are asked for."""
-        length = len(self.numbers)
-        places = range(first, first + count)
-        orders = {place // length: self._order(place // length) for place in (places[0], places[-1])}
-        orders |= {place // length: self._order(place // length) for place in places if place // length not in orders}
-        return torch.stack([orders[place // length][place % length] for place in places])
-
-    def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return self.numbers[torch.randperm(len(self.numbers), generator=generator)]

@@ -136,6 +136,11 @@ class RenderedBenchmark:
     def __getitem__(self, clip: int) -> RenderedFrames:
         return self.render([clip] * self.config.frames, range(self.config.frames))
 
+    def shifts(self, every: int = 1) -> Tensor:
+        """(F, 3, 3) from the first camera's axes to the second's, for every how many-th frame of all clips in order."""
+        pairs = [self.take(clip).shots[:2] for clip in range(len(self))]
+        return torch.cat([(second.rotation @ first.rotation.mT)[::every] for first, second in pairs])
+
     def take(self, clip: int) -> Take:
         """Who does what where in a clip, and how it is filmed."""
         if not 0 <= clip < len(self):

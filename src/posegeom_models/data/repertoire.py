@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -337,3 +338,21 @@ def perform(window: Window, skeleton: Skeleton, lengths: Array, keep_mass: bool)
     if mass is None:
         joints[..., 2] += HELD_UP
     return joints
+
+
+_NAME = re.compile(r"(?:exp_(?:train|test)_|leap_|xr_)?(.*?)(?:-\d+fps)?(?:_(?:extra|left|right)?\d*x?)*(?:#\d+)?")
+
+
+def action_of(recording: str) -> str:
+    """What is done in a recording of the motion files, told from its name: without source, hand, take and piece.
+
+    Names that are only numbers (CMU's subject and trial) tell nothing, and give "".
+
+    Example:
+        >>> from posegeom_models.data.repertoire import action_of
+        >>> action_of("exp_train_walking_extra_1#0"), action_of("salsa_16"), action_of("01_05#2")
+        ('walking', 'salsa', '')
+    """
+    found = _NAME.fullmatch(recording)
+    name = found[1] if found else recording
+    return "" if name.isdigit() else name

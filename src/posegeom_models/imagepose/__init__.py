@@ -1,1 +1,1 @@
-"""001: *Self-supervised 3D Human Pose Estimation from a Single Image*, and its lifting part alone."""
+"""Self-supervised 3D human pose estimation from a single image, by way of 2D (paper 001)."""

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -129,9 +129,10 @@ class Lifter(nn.Module):
         self.register_buffer("counts", counts, persistent=False)
 
     def forward(self, points: Tensor) -> Lifted:
-        """Normalised points (B, J, 2)."""
-        values = self.trunk(points.flatten(1))
-        return Lifted(self.depth(values) * self.get_buffer("counts"), self.elevation(values).squeeze(-1))
+        """Normalised points (B, J, 2); in float32, as the geometry is, also under autocast."""
+        with torch.autocast(points.device.type, enabled=False):
+            values = self.trunk(points.float().flatten(1))
+            return Lifted(self.depth(values) * self.get_buffer("counts"), self.elevation(values).squeeze(-1))
 
 
 class PosePrior(nn.Module):
@@ -151,6 +152,7 @@ class PosePrior(nn.Module):
                 f"got {config.components}"
             )
         self.finest = config.finest
+        self._made: tuple[torch.device, Any] | None = None
         # Scales between e⁻² and e²: with wider ones the density falls so steeply outside the data that a few poses of a
         # batch, which are far from it, have all of its gradient.
         self.flow = zuko.flows.RealNVP(
@@ -175,14 +177,25 @@ class PosePrior(nn.Module):
         centred = points.flatten(1) - self.get_buffer("mean")
         return centred @ self.get_buffer("components").mT / self.get_buffer("deviation")
 
+    def _distribution(self) -> Any:
+        """The flow as a distribution, made once for each device: making it asks where masks are not 0.
+
+        A GPU would be waited for at every block of every step.
+        """
+        device = self.get_buffer("mean").device
+        if self._made is None or self._made[0] != device:
+            self._made = device, self.flow()
+        return self._made[1]
+
     def log_density(self, points: Tensor) -> Tensor:
         """The density's logarithm log p_Y(ȳ), (B,), of poses (B, J, 2)."""
-        density: Tensor = self.flow().log_prob(self.coordinates(points))
-        return density - self.get_buffer("deviation").log().sum()
+        with torch.autocast(points.device.type, enabled=False):
+            density: Tensor = self._distribution().log_prob(self.coordinates(points.float()))
+            return density - self.get_buffer("deviation").log().sum()
 
     def sample(self, count: int) -> Tensor:
         """Poses (count, J, 2) drawn from the prior, by the global generator."""
-        drawn = self.flow().sample((count,)) * self.get_buffer("deviation")
+        drawn = self._distribution().sample((count,)) * self.get_buffer("deviation")
         flat = drawn @ self.get_buffer("components") + self.get_buffer("mean")
         points: Tensor = flat.unflatten(-1, (-1, 2))
         return points
@@ -269,11 +282,12 @@ def turn_and_lift_again(lifter: Callable[[Tensor], Lifted], y: Tensor, config: L
         config: Δ and the floor.
         root: number of the root joint.
     """
-    depth, elevation = lifter(y)
-    v = about_root(y, depth, config, root)
-    rotation = pg.elevation_azimuth_rotation(elevation)
-    v_hat = v @ rotation.mT
-    y_hat = project(v_hat, config.base)
-    v_hat_again = about_root(y_hat, lifter(y_hat).depth, config, root)
-    v_again = v_hat_again @ rotation
-    return Loop(y, v, v_hat, y_hat, v_hat_again, v_again, project(v_again, config.base), elevation)
+    with torch.autocast(y.device.type, enabled=False):
+        depth, elevation = lifter(y)
+        v = about_root(y, depth, config, root)
+        rotation = pg.elevation_azimuth_rotation(elevation)
+        v_hat = v @ rotation.mT
+        y_hat = project(v_hat, config.base)
+        v_hat_again = about_root(y_hat, lifter(y_hat).depth, config, root)
+        v_again = v_hat_again @ rotation
+        return Loop(y, v, v_hat, y_hat, v_hat_again, v_again, project(v_again, config.base), elevation)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import posegeom as pg
-from posegeom_models.data.repertoire import load_pool
+from posegeom_models.data.repertoire import POOLS, load_pool
 from posegeom_models.imagepose.lifter import PLANE
 
 
@@ -58,6 +58,9 @@ class Views(NamedTuple):
 class Poses:
     """All poses of one pool of the motion files.
 
+    Raises:
+        ValueError: no such pool.
+
     Attributes:
         joints: (F, J, 3) metres about the root, Z up.
         clip: (F,) number of the clip that each is from.
@@ -65,6 +68,8 @@ class Poses:
     """
 
     def __init__(self, pool: str, config: ViewConfig, skeleton: pg.Skeleton) -> None:
+        if pool not in POOLS:
+            raise ValueError(f"split must be one of {', '.join(POOLS)}, got {pool!r}")
         recordings = load_pool(pool, config.motion, skeleton, "daily", 30, 30.0)
         joints = [torch.from_numpy(recording.joints).float() for recording in recordings]
         whole = torch.cat(joints)

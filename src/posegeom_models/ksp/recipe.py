@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom_models.data.augmentation import Changes, Transformation, before
-from posegeom_models.data.reels import Film, Frames, Shuffle
+from posegeom_models.data.reels import Film, Frames, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.shuffling import Shuffle
 from posegeom_models.evaluation import Prediction
 from posegeom_models.ksp.dolls import Dolls, make_dolls
 from posegeom_models.ksp.imagined import Imagination, Imagined, imagined_error
@@ -253,9 +254,11 @@ class KspData:
         numbers = self.orders[turn].deal(before * size, size)
         shared = slice(rank, None, world_size)
         if turn == "prior":
-            return KspBatch(_rows(self._augmented(self._prior_frames(numbers, random), random), shared))
+            return KspBatch(rows_of(self._augmented(self._prior_frames(numbers, random), random), shared))
         if turn == "labelled":
-            return KspBatch(_rows(self._augmented(self._elsewhere(self.reel.frames(numbers), random), random), shared))
+            return KspBatch(
+                rows_of(self._augmented(self._elsewhere(self.reel.frames(numbers), random), random), shared)
+            )
         reel = self.unpaired_reel if turn == "unpaired" else self.reel
         partners = reel.partners(numbers, self.config.pair_gap, random)
         target, source = reel.frames(numbers[shared]), reel.frames(partners[shared])
@@ -300,12 +303,10 @@ class KspData:
         """One of `count` parts."""
         size = len(batch.target.number) // count
         rows = slice(number * size, (number + 1) * size)
-        return KspBatch(
-            _rows(batch.target, rows),
-            None if batch.source is None else _rows(batch.source, rows),
-            None if batch.backdrop is None else batch.backdrop[rows],
-            None if batch.transformation is None else Transformation(*(value[rows] for value in batch.transformation)),
-            None if batch.imagined is None else batch.imagined.rows(slice(number, None, count)),
+        part: KspBatch = rows_of(batch._replace(imagined=None), rows)
+        # There are several imagined poses to a frame, in any order.
+        return (
+            part if batch.imagined is None else part._replace(imagined=batch.imagined.rows(slice(number, None, count)))
         )
 
     def describe(self, step: int) -> str:
@@ -316,10 +317,6 @@ class KspData:
             return f"synthetic samples {numbers}"
         reel = self.unpaired_reel if turn == "unpaired" else self.reel
         return "; ".join(f"clip {int(reel.clip[number])} at {float(reel.seconds[number]):.2f} s" for number in numbers)
-
-
-def _rows(frames: Frames, rows: slice) -> Frames:
-    return Frames(*(value[rows] for value in frames))
 
 
 class KspRecipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 import posegeom as pg
 from posegeom_models.data.augmentation import Changes, before
-from posegeom_models.data.reels import Frames, Reel, Shuffle
+from posegeom_models.data.reels import Frames, Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
+from posegeom_models.data.shuffling import Shuffle
 from posegeom_models.material import Material
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.saliency import salient
@@ -75,7 +76,7 @@ class PgpData:
         self.second: Reel | None = None
         if config.variant == "multi-view":
             self.second = material.reel(camera=1)
-            self.shifts = _shifts(benchmark, config.frame_step)
+            self.shifts = benchmark.shifts(config.frame_step)
         known = torch.nonzero(self.reel.labelled).flatten()
         if len(known) == 0 and config.variant in ("weakly", "semi"):
             raise ValueError(f"variant {config.variant!r} needs labels, and footage has none; choose unsup")
@@ -120,7 +121,7 @@ class PgpData:
         source = changes.moved(self.reel.frames(torch.tensor(partners)), self.skeleton)
         m_sal = salient(target, self.reel.moving[target.number])
         scene = None if config.scenes == 0 else self._scene(size, generator)[shared]
-        return PgpBatch(target, source, changes.recolored(target.image), m_sal, _rows(posed, shared), scene=scene)
+        return PgpBatch(target, source, changes.recolored(target.image), m_sal, rows_of(posed, shared), scene=scene)
 
     def partner(self, number: int, random: np.random.Generator) -> int:
         """I_s for I_t: of some frames of the clip, the one whose background is the least like I_t's (§3.3a).
@@ -167,9 +168,7 @@ class PgpData:
         """One of `count` parts."""
         size = len(batch.target.number) // count
         rows = slice(number * size, (number + 1) * size)
-        return PgpBatch(
-            _rows(batch.target, rows), *(None if value is None else _rows(value, rows) for value in batch[1:])
-        )
+        return PgpBatch(*(rows_of(value, rows) for value in batch))
 
     def describe(self, step: int) -> str:
         """Clips and frames of a step."""
@@ -179,17 +178,3 @@ class PgpData:
         return "; ".join(
             f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s" for number in numbers
         )
-
-
-def _rows(value: Any, rows: slice) -> Any:
-    """Some rows of a tensor, or of every tensor of a named tuple."""
-    return value[rows] if isinstance(value, Tensor) else type(value)(*(each[rows] for each in value))
-
-
-def _shifts(benchmark: RenderedBenchmark, every: int) -> Tensor:
-    """(F, 3, 3) from the first camera's axes to the second's, for the frames of a reel of the benchmark."""
-    shifts = []
-    for clip in range(len(benchmark)):
-        first, second = benchmark.take(clip).shots[:2]
-        shifts.append((second.rotation @ first.rotation.mT)[::every])
-    return torch.cat(shifts)

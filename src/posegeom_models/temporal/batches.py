@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import posegeom as pg
-from posegeom_models.data.reels import Film, Reel, Shuffle
+from posegeom_models.data.reels import Film, Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
+from posegeom_models.data.shuffling import Shuffle
 from posegeom_models.evaluation import Constants
 from posegeom_models.temporal.backgrounds import with_backgrounds
 from posegeom_models.temporal.configuration import TemporalConfig, stage_of
@@ -83,7 +84,7 @@ class TemporalData:
         self.second: Reel | None = None
         if config.several_views:
             self.second = self._reel(benchmark, device, camera=1)
-            self.shifts = _shifts(benchmark, config.frame_step)
+            self.shifts = benchmark.shifts(config.frame_step)
         negatives = 2 if config.contrast == "css" else 1
         self.sampler = FrameSampler(self.reel, Distances(config.near, config.away), negatives)
         seed = config.training.seed
@@ -143,7 +144,7 @@ class TemporalData:
             if config.mirrored:
                 random = np.random.default_rng([config.training.seed, step])
                 labelled = self._mirrored(labelled, torch.from_numpy(random.random(len(labelled.image)) < 0.5))
-            return TemporalBatch(labelled=_rows(labelled, shared), statistics=statistics)
+            return TemporalBatch(labelled=rows_of(labelled, shared), statistics=statistics)
         references = self._dealt(step)
         if stage.name == "pretraining":
             found = self.falls.quadruples(references)
@@ -182,7 +183,7 @@ class TemporalData:
         assert first is not None  # a batch has one of them
         size = len(first.image) // count
         rows = slice(number * size, (number + 1) * size)
-        videos, other, shift, labelled = (_rows(value, rows) for value in batch[:4])
+        videos, other, shift, labelled = (rows_of(value, rows) for value in batch[:4])
         return TemporalBatch(videos, other, shift, labelled, batch.statistics)
 
     def describe(self, step: int) -> str:
@@ -201,22 +202,6 @@ def _videos(reel: Reel, found: Quadruples) -> Videos:
     return Videos(image, background, points, known, found.distance)
 
 
-def _rows(value: Any, rows: slice) -> Any:
-    """Some rows of a tensor, or of every tensor of a named tuple."""
-    if value is None or isinstance(value, Tensor):
-        return None if value is None else value[rows]
-    return type(value)(*(each[rows] for each in value))
-
-
 def _airborne(benchmark: RenderedBenchmark, every: int) -> Tensor:
     """(F,) bool: in free fall, for the frames of a reel of the benchmark."""
     return torch.cat([benchmark.take(clip).airborne[::every] for clip in range(len(benchmark))])
-
-
-def _shifts(benchmark: RenderedBenchmark, every: int) -> Tensor:
-    """(F, 3, 3) from the first camera's axes to the second's, for the frames of a reel of the benchmark."""
-    shifts = []
-    for clip in range(len(benchmark)):
-        first, second = benchmark.take(clip).shots[:2]
-        shifts.append((second.rotation @ first.rotation.mT)[::every])
-    return torch.cat(shifts)

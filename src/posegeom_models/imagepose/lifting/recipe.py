@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.data.reels import Shuffle
 from posegeom_models.imagepose.lifter import (
     Lifted,
     LifterConfig,
     LiftingNetworks,
     Statistics,
-    about_root,
     principal_components,
     turn_and_lift_again,
 )
+from posegeom_models.imagepose.lifting.evaluation import evaluate_lifting
 from posegeom_models.imagepose.objective import ABLATIONS, NORMS, human36m_lengths, l_nf, lifting_terms
-from posegeom_models.imagepose.views import Poses, ViewConfig, Views, head_distance, normalised
+from posegeom_models.imagepose.views import Poses, ViewConfig, head_distance, normalised
+from posegeom_models.runs import Model
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
 SAMPLE = 16_384
@@ -102,17 +102,22 @@ class LiftingData:
     def __init__(self, config: LiftingConfig, skeleton: pg.Skeleton = pg.H36M_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         self.poses = Poses("train", config.data, skeleton)
-        seed = config.training.seed
-        self.order = Shuffle(torch.arange(len(self.poses)), seed)
-        self.statistics = _statistics(self.poses, config, torch.Generator().manual_seed(seed))
+        self.statistics = _statistics(self.poses, config, torch.Generator().manual_seed(config.training.seed))
+
+    def __len__(self) -> int:
+        return len(self.poses)
 
     def batch(self, step: int, rank: int, world_size: int) -> LiftingBatch:
         """One process's share of the batch of a step."""
-        size, root, shared = self.config.training.batch_size, self.skeleton.root, slice(rank, None, world_size)
-        generator = torch.Generator().manual_seed((self.config.training.seed * 1_000_003 + step) * 4_093 + 1)
-        views = self.poses.views(self.order.deal(step * size, size), generator)
-        points = normalised(views.points, self.statistics.scale, root, self.config.network.base)
-        return LiftingBatch(points[shared], self.statistics if step == 0 else None)
+        views = self.poses.views(*self._drawn(step))
+        points = normalised(views.points, self.statistics.scale, self.skeleton.root, self.config.network.base)
+        return LiftingBatch(points[rank::world_size], self.statistics if step == 0 else None)
+
+    def _drawn(self, step: int) -> tuple[Tensor, torch.Generator]:
+        """Numbers of a step's poses, and what its cameras are drawn from."""
+        training = self.config.training
+        generator = torch.Generator().manual_seed((training.seed * 1_000_003 + step) * 4_093 + 1)
+        return torch.randint(len(self.poses), (training.batch_size,), generator=generator), generator
 
     def part(self, batch: LiftingBatch, number: int, count: int) -> LiftingBatch:
         """One of `count` parts."""
@@ -121,8 +126,7 @@ class LiftingData:
 
     def describe(self, step: int) -> str:
         """Clips of a step."""
-        size = self.config.training.batch_size
-        clips = self.poses.clip[self.order.deal(step * size, size)].unique().tolist()
+        clips = self.poses.clip[self._drawn(step)[0]].unique().tolist()
         return "poses of " + ", ".join(self.poses.clips[clip] for clip in clips)
 
 
@@ -147,10 +151,13 @@ class LiftingRecipe:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
         self.networks = LiftingNetworks(config.network, skeleton)
-        decay = config.weight_decay
+        decay, networks = config.weight_decay, self.networks
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            "prior": torch.optim.Adam(self.networks.prior.parameters(), config.prior_rate, weight_decay=decay),
-            "lifter": torch.optim.Adam(self.networks.lifter.parameters(), config.learning_rate, weight_decay=decay),
+            name: torch.optim.Adam(network.parameters(), rate, weight_decay=decay, fused=True)
+            for name, network, rate in (
+                ("prior", networks.prior, config.prior_rate),
+                ("lifter", networks.lifter, config.learning_rate),
+            )
         }
 
     def step(self, train: Descent[LiftingBatch], batch: LiftingBatch, number: int) -> None:
@@ -203,79 +210,9 @@ class LiftingRecipe:
         return {"2D, side, above": torch.cat(rows, dim=-2).expand(3, -1, -1)}
 
 
-def evaluate_lifting(
-    networks: LiftingNetworks,
-    config: LiftingConfig,
-    pool: str = "test",
-    every: int = 3,
-    seed: int = 1,
-    batch: int = 1024,
-) -> dict[str, Any]:
-    """Scores of Λ on poses of people that it has not seen, beside answers that do not lift.
-
-    Args:
-        networks: trained.
-        config: of the run; its motion and its kind of cameras.
-        pool: of the motion files.
-        every: take every how many-th pose.
-        seed: of the cameras, which every evaluation shares.
-        batch: poses at a time.
-
-    Returns:
-        {"model", "constant" (the training set's mean pose), "flat" (every joint at the root's depth): figures,
-        "frames": count}. Figures in millimetres: "p_mpjpe" without and "p_mpjpe_mirrored" with reflection; "n_mpjpe",
-        after the best scale alone, in the camera's axes (of "model" and "flat"). Of "model" also "mirrored", the
-        percentage of poses that fit better with their depths reversed; and of the camera's elevation in degrees
-        "elevation_mean" and "elevation_deviation" of what is said, "elevation_error", the mean absolute one, and
-        "elevation_correlation"; "true_elevation_mean" and "true_elevation_deviation" beside them. "clips": "p_mpjpe" of
-        each clip.
-    """
-    skeleton, device = networks.skeleton, next(networks.parameters()).device
-    test, mean = Poses(pool, config.data, skeleton), _mean_pose(Poses("train", config.data, skeleton))
-    numbers = torch.arange(0, len(test), every)
-    views = test.views(numbers, torch.Generator().manual_seed(seed))
-    inputs = normalised(views.points, networks.get_buffer("scale").cpu(), skeleton.root, config.network.base)
-    lifted, said = [], []
-    networks.eval()
-    with torch.no_grad():
-        for part in inputs.split(batch):
-            joints, elevation = networks(part.to(device))
-            lifted.append(joints.cpu())
-            said.append(elevation.cpu())
-    joints, elevation = torch.cat(lifted), torch.cat(said)
-    flat = about_root(inputs, torch.zeros(inputs.shape[:2]), config.network, skeleton.root)
-    model, constant = _figures(joints, views), _figures(mean.expand_as(joints), views)
-    del constant["n_mpjpe"]  # it has no view
-    straight = _millimetres(joints, views.joints)
-    reversed_depth = _millimetres(joints * torch.tensor([1.0, 1.0, -1.0]), views.joints)
-    model["mirrored"] = 100 * float((reversed_depth < straight).double().mean())
-    degrees, truth = elevation.rad2deg(), views.elevation.rad2deg()
-    model |= {
-        "elevation_mean": float(degrees.mean()),
-        "elevation_deviation": float(degrees.std()),
-        "true_elevation_mean": float(truth.mean()),
-        "true_elevation_deviation": float(truth.std()),
-        "elevation_error": float((degrees - truth).abs().mean()),
-        "elevation_correlation": float(torch.corrcoef(torch.stack((degrees, truth)))[0, 1]),
-    }
-    of_clip = test.clip[numbers]
-    model["clips"] = {test.clips[clip]: float(straight[of_clip == clip].mean()) for clip in of_clip.unique().tolist()}
-    return {"model": model, "constant": constant, "flat": _figures(flat, views), "frames": len(numbers)}
+def _evaluated(networks: nn.Module, config: LiftingConfig, pool: str, every: int, batch: int) -> Mapping[str, Any]:
+    assert isinstance(networks, LiftingNetworks)
+    return evaluate_lifting(networks, config.data, pool, every, batch)
 
 
-def _mean_pose(poses: Poses) -> Tensor:
-    return pg.canonicalize(poses.joints, poses.skeleton).canonical.mean(0)
-
-
-def _millimetres(prediction: Tensor, target: Tensor, allow_reflection: bool = False) -> Tensor:
-    """P-MPJPE of every pose, (B,)."""
-    errors = pg.p_mpjpe(prediction, target, reduction="none", allow_reflection=allow_reflection)
-    return 1000 * errors.mean(-1)
-
-
-def _figures(prediction: Tensor, views: Views) -> dict[str, Any]:
-    return {
-        "p_mpjpe": float(_millimetres(prediction, views.joints).mean()),
-        "p_mpjpe_mirrored": float(_millimetres(prediction, views.joints, allow_reflection=True).mean()),
-        "n_mpjpe": 1000 * float(pg.n_mpjpe(prediction, views.joints)),
-    }
+MODEL = Model(LiftingConfig, LiftingData, LiftingRecipe, None, lambda config: pg.H36M_17, evaluate=_evaluated)
