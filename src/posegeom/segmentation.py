@@ -282,15 +282,13 @@ def puppet_segmentation(
     else:
         linear, mu, bar = part_affines(p, puppet, width_scale, size, backend)
         template = stacked_template(puppet, compute)
-        each = (*mu.shape[:-1], mu.shape[-2])
         if runs_triton(backend, points, joint_depth, template, width_scale):
-            from posegeom.kernels import puppet_joints, segmentation
+            from posegeom.kernels import segmentation as kernels
 
-            hides = puppet_joints.part_hiding(joint_depth, kappa, puppet).expand(each)
             return PuppetSegmentation(
-                *segmentation.puppet_segmentation(linear, mu, bar, template, hides, size, points.dtype)
+                *kernels.puppet_segmentation(linear, mu, bar, template, joint_depth, kappa, puppet, size, points.dtype)
             )
-        hides = hiding_of_joints(joint_depth, kappa, puppet.joints).expand(each)
+        hides = hiding_of_joints(joint_depth, kappa, puppet.joints).expand(*mu.shape[:-1], mu.shape[-2])
         drawn = segment_parts(linear, mu, bar, template, hides, size)
     return PuppetSegmentation(*(values.to(points.dtype) for values in drawn))
 

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from posegeom.kernels.launch import Tiling, differentiate_again, on_device, padded, tl_dtype
 from posegeom.kernels.puppet import affine_gradients, part_affine, sample
+from posegeom.kernels.puppet_joints import part_hiding
 from posegeom.maps import Size
+from posegeom.puppet import Puppet
 from posegeom.segmentation import VANISHING, segment_parts
 
 Context = Any
@@ -372,9 +374,18 @@ _puppet_segmentation.register_autograd(_puppet_segmentation_rule, setup_context=
 
 
 def puppet_segmentation(
-    linear: Tensor, mu: Tensor, bar: Tensor, template: Tensor, hides: Tensor, size: Size, dtype: torch.dtype
+    linear: Tensor,
+    mu: Tensor,
+    bar: Tensor,
+    template: Tensor,
+    joint_depth: Tensor,
+    kappa: float,
+    puppet: Puppet,
+    size: Size,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`segmentation.segment_parts` in a given dtype."""
+    """`segmentation.segment_parts` in a given dtype, with o from the depths of the puppet's joints (*B, J)."""
+    hides = part_hiding(joint_depth, kappa, puppet).expand(*mu.shape[:-1], mu.shape[-2])
     maps, foreground, uncertainty = torch.ops.posegeom.puppet_segmentation(
         linear, mu, bar, template, hides, *size, dtype
     )
