@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from posegeom._dispatch import differentiate_reference
+from posegeom._dispatch import INTERPRETED, differentiate_reference
 from posegeom.frames import TINY
 
 
@@ -40,9 +40,11 @@ class Tiling(NamedTuple):
 
         The width is the power of two from 16 to `widest` that sticks out least over the image.
         """
-        sides = [side for side in (128, 64, 32, 16) if side <= min(self.widest, self.pixels)]
+        # The interpreter takes its time per program and not per pixel: it gets fewer and larger tiles.
+        pixels = self.pixels * (4 if INTERPRETED else 1)
+        sides = [side for side in (128, 64, 32, 16) if side <= min(self.widest, pixels)]
         columns = min(sides, key=lambda side: -(-width // side) * side)
-        rows = max(min(self.pixels // columns, _power_of_two(height)), 1)
+        rows = max(min(pixels // columns, _power_of_two(height)), 1)
         across = -(-width // columns)
         return rows, columns, across, across * -(-height // rows)
 
