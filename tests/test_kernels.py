@@ -343,7 +343,15 @@ def test_part_gradients_of_two_runs_are_equal_bit_for_bit() -> None:
 
 def registered() -> list[tuple[object, tuple[object, ...]]]:
     """Every operator that a kernel is registered under, with arguments to call it with."""
-    from posegeom.kernels import maps_heatmaps, maps_limbs, maps_skeleton, puppet, puppet_joints, segmentation
+    from posegeom.kernels import (
+        maps_heatmaps,
+        maps_limbs,
+        maps_skeleton,
+        puppet,
+        puppet_joints,
+        segmentation,
+        segmentation_hiding,
+    )
 
     g = torch.Generator().manual_seed(SEED)
     p = points(g, CHAIN, (5, 6)).to(DEVICE).requires_grad_()
@@ -383,8 +391,8 @@ def registered() -> list[tuple[object, tuple[object, ...]]]:
             puppet_joints._part_affines_backward,
             (maps(2, 3, 2, 2), maps(2, 3, 2), p.detach(), None, anchors, 1.0, table),
         ),
-        (puppet_joints._part_hiding, (depth, 9.0, table)),
-        (puppet_joints._part_hiding_backward, (maps(2, 3, 3), depth.detach(), 9.0, table)),
+        (segmentation_hiding._part_hiding, (depth, 9.0, table)),
+        (segmentation_hiding._part_hiding_backward, (maps(2, 3, 3), depth.detach(), 9.0, table)),
     ]
 
 

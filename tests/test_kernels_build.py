@@ -44,6 +44,7 @@ def kernels():
         puppet,
         puppet_joints,
         segmentation,
+        segmentation_hiding,
     )
 
     size = (128, 128)
@@ -68,8 +69,8 @@ def kernels():
     for given in (False, True):
         yield puppet_joints._part_affines_fwd_kernel, {"HAS_ACROSS": given, "PARTS": 16}, 1
         yield puppet_joints._part_affines_bwd_kernel, {"HAS_ACROSS": given, "PARTS": 16, "JOINTS": 32}, 1
-    yield puppet_joints._part_hiding_fwd_kernel, {"PARTS": 16}, 1
-    yield puppet_joints._part_hiding_bwd_kernel, {"PARTS": 16, "JOINTS": 32}, 1
+    yield segmentation_hiding._part_hiding_fwd_kernel, {"PARTS": 16}, 1
+    yield segmentation_hiding._part_hiding_bwd_kernel, {"PARTS": 16, "JOINTS": 32}, 1
     for kernel, tiling in (
         (segmentation._puppet_segmentation_fwd_kernel, segmentation.FORWARD),
         (segmentation._puppet_segmentation_bwd_kernel, segmentation.BACKWARD),
@@ -113,8 +114,18 @@ def test_the_list_of_kernels_is_complete():
         puppet,
         puppet_joints,
         segmentation,
+        segmentation_hiding,
     )
 
-    modules = (maps_bones, maps_heatmaps, maps_limbs, maps_skeleton, puppet, puppet_joints, segmentation)
+    modules = (
+        maps_bones,
+        maps_heatmaps,
+        maps_limbs,
+        maps_skeleton,
+        puppet,
+        puppet_joints,
+        segmentation,
+        segmentation_hiding,
+    )
     every = {name for module in modules for name in vars(module) if name.endswith("_kernel")}
     assert {form[0].__name__ for form in kernels()} == every

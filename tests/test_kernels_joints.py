@@ -82,7 +82,7 @@ def test_hiding_and_its_gradient_are_those_of_the_formula(dtype, tolerance) -> N
         if backend == "torch":
             hides = hiding_of_joints(leaf, SHARPNESS, PUPPET.joints)
         else:
-            from posegeom.kernels.puppet_joints import part_hiding
+            from posegeom.kernels.segmentation_hiding import part_hiding
 
             hides = part_hiding(leaf, SHARPNESS, PUPPET)
         into = wanted if backend == "torch" else found

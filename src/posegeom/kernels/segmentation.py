@@ -15,7 +15,7 @@ from torch import Tensor
 
 from posegeom.kernels.launch import Tiling, differentiate_again, on_device, padded, tl_dtype
 from posegeom.kernels.puppet import affine_gradients, part_affine, sample
-from posegeom.kernels.puppet_joints import part_hiding
+from posegeom.kernels.segmentation_hiding import part_hiding
 from posegeom.maps import Size
 from posegeom.puppet import Puppet
 from posegeom.segmentation import VANISHING, segment_parts

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import posegeom as pg
-from posegeom_models.data.reels import Film, Reel, rows_of
+from posegeom_models.data.reels import Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.data.shuffling import Shuffle
-from posegeom_models.evaluation import Constants
+from posegeom_models.material import Material
 from posegeom_models.temporal.backgrounds import with_backgrounds
 from posegeom_models.temporal.configuration import TemporalConfig, stage_of
 from posegeom_models.temporal.networks import Statistics
@@ -80,10 +80,14 @@ class TemporalData:
     def __init__(self, config: TemporalConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
-        self.reel = self._reel(benchmark, device)
+        footage, skip_broken = config.footage, config.skip_broken
+        material = Material(benchmark, config.frame_step, device, footage, config.boxes, skip_broken)
+        self.reel = material.reel()
+        if footage is not None:
+            self.reel = with_backgrounds(self.reel, config.background)
         self.second: Reel | None = None
         if config.several_views:
-            self.second = self._reel(benchmark, device, camera=1)
+            self.second = material.reel(camera=1)
             self.shifts = benchmark.shifts(config.frame_step)
         negatives = 2 if config.contrast == "css" else 1
         self.sampler = FrameSampler(self.reel, Distances(config.near, config.away), negatives)
@@ -102,27 +106,7 @@ class TemporalData:
             self.statistics = Statistics.of(self.reel.joints[chosen], skeleton.root)
         elif config.pose_steps or config.eta > 0:
             raise ValueError("footage has no labels: pose_steps and eta must be 0")
-        # What footage shows is not known: there the constant answers are the rendered people's.
-        told = self.reel if config.footage is None else Reel.render(benchmark, config.data.frames, device=device)
-        self.constants = Constants.of(told)
-
-    def _reel(self, benchmark: RenderedBenchmark, device: str, camera: int = 0) -> Reel:
-        config = self.config
-        if config.footage is not None:
-            rate = config.data.frame_rate / config.frame_step
-            reel = Reel.from_footage(
-                config.footage,
-                config.data.size,
-                rate,
-                config.boxes,
-                skeleton=self.skeleton,
-                skip_broken=config.skip_broken,
-            )
-            return with_backgrounds(reel, config.background)
-        # A GPU renders all of them in seconds; on a CPU, training does not wait for frames that it may never use.
-        if torch.device(device).type == "cuda":
-            return Reel.render(benchmark, config.frame_step, device=device, camera=camera)
-        return Film.of(benchmark, config.frame_step, camera)
+        self.constants = material.constants(self.reel)
 
     def _usable(self, references: Tensor) -> Tensor:
         """Those of videos whose background is known, and of the clips that the first phase sees."""
