@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
+import os
+import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("torchvision")
@@ -16,7 +22,11 @@ from posegeom_models import checkpoints
 from posegeom_models.cli import main
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.drawing import save_video, to_bytes
+from posegeom_models.evaluation import Constants
+from posegeom_models.ksp.batches import KspData
+from posegeom_models.ksp.recipe import KspRecipe
 from posegeom_models.runs import MODELS, Run, find_config
+from tests.test_human36m import NUMBERS, SIZES, fetched
 
 SMALLEST = """
 network: {size: 32, stride: 4, backbone: resnet18, hidden: 16, appearance_widths: [8, 8, 16], pose_channels: 8,
@@ -106,6 +116,14 @@ def test_evaluate_prints_a_table_and_writes_json_and_csv(
     assert (run / "evaluation" / "rendered_test_B_anywhere1.0_clips1_every15.json").is_file()
 
 
+def test_help_says_what_the_command_does_and_not_what_it_inherits(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "where the model and the detector run, cpu or cuda" in said
+    assert "frames per second to predict; default: all" in said
+
+
 def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: Path) -> None:
     assert main(["predict", str(run), str(clip), "--out", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"walk.npz", "walk.json", "walk.mp4"}
@@ -124,6 +142,13 @@ def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: P
         (["evaluate", "nowhere"], "nowhere: no such folder"),
         (["evaluate", "RUN", "--every", "0"], "every must be at least 1, got 0"),
         (["evaluate", "RUN", "--device", "gpu"], "device 'gpu' cannot be used"),
+        (["evaluate", "RUN", "--device", "meta"], "device 'meta' cannot be used: must be cpu, cuda"),
+        (["predict", "RUN", "TEXT", "--skip_broken", "true"], "letter.mp4 is one file"),
+        (["evaluate", "RUN", "--skip_broken", "true"], "reads no files that could be broken"),
+        (["evaluate", "RUN", "--data", "human36m", "--path", ".", "--domain", "B"], "where --domain means nothing"),
+        (["evaluate", "RUN", "--data", "threedpw", "--path", ".", "--anywhere", "0"], "where --anywhere means nothing"),
+        (["evaluate", "RUN", "--data", "threedpw", "--path", ".", "--clips", "3"], "where --clips means nothing"),
+        (["evaluate", "RUN", "--data", "threedpw", "--path", ".", "--motion", "."], "where --motion means nothing"),
         (
             ["evaluate", "RUN", "--data", "mpi_inf_3dhp", "--path", ".", "--split", "validation"],
             "must be train or test",
@@ -136,6 +161,22 @@ def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: P
         (["train", "ksp", "--config", "CONFIG", "--variant", "none"], "variant must be one of unsup, weakly, semi"),
         (["train", "ksp", "--config", "CONFIG", "--training.steps", "many"], "training.steps"),
         (["train", "ksp", "--config", "CONFIG", "--stepz", "4"], "stepz"),
+        (["train", "ksp", "--config", "CONFIG", "--network.weights", "nowhere.pth"], "nowhere.pth"),
+        (["train", "ksp", "--config", "CONFIG", "--network.backbone", "resnet7"], "resnet7"),
+        (["train", "ksp", "--config", "CONFIG", "--network.pose_channels", "-1"], "pose_channels must be at least 1"),
+        (["train", "ksp", "--config", "CONFIG", "--network.appearance_widths", "[12,12]"], "must be multiples of 8"),
+        (["train", "ksp", "--config", "CONFIG", "--training.seed", "99999999999"], "seed must be below 2**31"),
+        (["train", "ksp", "--config", "CONFIG", "--learning_rate", "-1"], "learning_rate must be above 0"),
+        (["train", "ksp", "--config", "CONFIG", "--labelled_share", "0"], "labelled_share 0.0 of 24 frames leaves no"),
+        (["train", "ksp", "--config", "CONFIG", "--data.moving", "1"], "L_P has no frames"),
+        (["train", "ksp", "--config", "CONFIG", "--boxes", "nowhere.csv"], "boxes says where people are in footage"),
+        (["train", "ksp", "--config", "CONFIG", "--skip_broken", "true"], "rendered clips are none"),
+        (["train", "ksp", "--config", "CONFIG", "--data_set", "human36m"], "must be given together"),
+        (
+            ["train", "ksp", "--config", "CONFIG", "--data_set", "coco", "--path", "."],
+            "data_set must be one of human36m",
+        ),
+        (["train", "ksp", "--config", "CONFIG", "--data_set", "human36m", "--path", "nowhere"], "no human3.6m here"),
         (["train", "ksp", "--config", "CONFIG", "--footage", "nowhere", "--variant", "unsup"], "nowhere"),
         (["train", "ksp", "--config", "TEXT"], "letter.mp4"),
         (["train", "nobody"], "nobody"),
@@ -176,13 +217,91 @@ def test_a_damaged_run_is_refused_by_name(run: Path, tmp_path: Path, capsys: pyt
     assert "has no checkpoint yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "[]"),
+        ("run.json", '{"model": "ksp", "continued": 5}'),
+        ("checkpoints/step_00000004/state.json", "[]"),
+        ("constants.safetensors", None),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_clear_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None, name: str, content: str | None
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / name
+    if content is None:
+        one = Constants.load(path, 17, 32)
+        replace(one, points=torch.zeros(3, 2)).save(path)
+    else:
+        path.write_text(content)
+    assert main(["evaluate", str(tmp_path / "run"), "--every", "15", "--clips", "1"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert str({"run.json": path.parent, "state.json": path.parent}.get(path.name, path)) in said
+    assert "\n" not in said
+
+
+def test_an_old_run_json_that_says_less_goes_on(run: Path, config: Path, tmp_path: Path, no_motion_data: None) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text('{"model": "ksp"}')
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    assert main(command) == 0
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["continued"]) == 1
+
+
+def test_a_refused_command_does_not_stand_in_the_way_of_the_next_one(
+    config: Path, tmp_path: Path, no_motion_data: None
+) -> None:
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    assert main([*command, "--network.weights", "nowhere.pth"]) == 2
+    assert not (tmp_path / "run").exists()
+    # Nor does one that ended before its first checkpoint, here because its steps diverged.
+    assert main([*command, "--learning_rate", "1e30", "--optimizer", "adam"]) == 2
+    assert (tmp_path / "run" / "run.json").is_file()
+    assert main(command) == 0
+    assert Run.open(tmp_path / "run").config.learning_rate == 1e-3
+    assert "continued" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def train_until_killed(config: str, folder: str) -> None:
+    """posegeom train, killed within its last step, after the checkpoint of step 2."""
+    whole = KspRecipe.step
+
+    def step(self: KspRecipe, train: object, batch: object, number: int) -> None:
+        whole(self, train, batch, number)  # type: ignore[arg-type]
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    KspRecipe.step = step  # type: ignore[assignment, method-assign]
+    torch.set_num_threads(1)
+    main(["train", "ksp", "--config", config, "--out", folder, "--quiet", "true"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_killed_run_goes_on_to_the_same_weights(
+    run: Path, config: Path, tmp_path: Path, no_motion_data: None
+) -> None:
+    # Forked, it has everything loaded that this process has.
+    process = multiprocessing.get_context("fork").Process(
+        target=train_until_killed, args=(str(config), str(tmp_path / "run"))
+    )
+    process.start()
+    process.join(200)
+    assert process.exitcode == -signal.SIGKILL
+    assert [one.step for one in checkpoints.find(tmp_path / "run" / "checkpoints")] == [2]
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    assert main(command) == 0
+    weights = [
+        (folder / "checkpoints" / "step_00000004" / "networks.safetensors").read_bytes()
+        for folder in (run, tmp_path / "run")
+    ]
+    assert weights[0] == weights[1]
+
+
 def test_ctrl_c_leaves_a_run_that_goes_on(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_motion_data
 ) -> None:
-    import signal
-
-    from posegeom_models.ksp.recipe import KspRecipe
-
     whole = KspRecipe.step
 
     def interrupted(self: KspRecipe, train: object, batch: object, number: int) -> None:
@@ -221,7 +340,9 @@ def test_synthesize_draws_every_pose_with_every_person(
     assert "synthesis.png" in capsys.readouterr().out
 
 
-def test_training_on_a_folder_of_videos(tmp_path: Path, config: Path, no_motion_data: None) -> None:
+def test_training_on_a_folder_of_videos(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
     """002's own data rule: clips that are still or moving, backgrounds by the median, people by their motion."""
     (tmp_path / "footage").mkdir()
     random = np.random.default_rng(0)
@@ -238,3 +359,60 @@ def test_training_on_a_folder_of_videos(tmp_path: Path, config: Path, no_motion_
     assert main([*command, "--footage", str(tmp_path / "footage"), "--variant", "unsup"]) == 0
     assert checkpoints.find(tmp_path / "run" / "checkpoints")[-1].step == 4
     assert main([*command, "--footage", str(tmp_path / "footage"), "--out", str(tmp_path / "other")]) == 2
+    assert "variant 'semi' needs labels of every joint, which these frames lack" in capsys.readouterr().err
+
+
+def test_training_and_evaluating_on_a_data_set(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
+    """Human3.6M as h36m-fetch leaves it: one person to learn from, one to test on, and then files that are broken."""
+    root = tmp_path / "h36m"
+    for subject in ("S1", "S9"):
+        fetched(root, subject=subject)
+        for view, (height, width) in SIZES.items():
+            images = root / subject / "Directions-1" / "imageSequence" / view
+            images.mkdir(parents=True)
+            for number in NUMBERS:
+                Image.new("RGB", (width, height), (number, 90, 60)).save(images / f"img_{number:06d}.jpg")
+    command = ["train", "ksp", "--config", str(config), "--out", str(tmp_path / "run"), "--quiet", "true"]
+    command += ["--data_set", "human36m", "--path", str(root)]
+    assert main([*command, "--variant", "unsup"]) == 0
+    source = KspData(Run.open(tmp_path / "run").config)
+    assert len(source.reel) == 4 * len(NUMBERS)
+    assert not bool(source.reel.moving.any())
+    assert not bool(source.reel.labelled.any())  # Human3.6M's 17 joints have no feet
+    assert source.batch(1, 0, 1).source is not None
+    evaluate = ["evaluate", str(tmp_path / "run"), "--data", "human36m", "--path", str(root), "--every", "1"]
+    assert main(evaluate) == 0
+    assert f"{4 * len(NUMBERS)} test frames" in capsys.readouterr().out
+    # A recording that is cut off, and one whose image is.
+    whole = (root / "S9" / "Directions-1" / "annot.h5").read_bytes()
+    (root / "S9" / "Directions-2").mkdir()
+    (root / "S9" / "Directions-2" / "annot.h5").write_bytes(whole[: len(whole) // 2])
+    view = next(iter(SIZES))
+    (root / "S9" / "Directions-1" / "imageSequence" / view / f"img_{NUMBERS[0]:06d}.jpg").write_bytes(b"no image")
+    assert main(evaluate) == 2
+    assert "Directions-2" in capsys.readouterr().err
+    with pytest.warns(UserWarning, match="1 of 4 sequences skipped"), pytest.warns(match="1 of 2 files skipped"):
+        assert main([*evaluate, "--skip_broken", "true"]) == 0
+    assert f"{3 * len(NUMBERS)} test frames" in capsys.readouterr().out
+
+
+def test_predict_on_a_folder_leaves_out_what_is_broken_when_told_to(
+    run: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        shutil.copy(clip, folder / name)
+    (folder / "b.mp4").write_text("Dear sir or madam,")
+    command = ["predict", str(run), str(folder), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "b.mp4" in capsys.readouterr().err
+    assert main([*command, "--skip_broken", "true"]) == 0
+    assert "1 of 3 files skipped" in capsys.readouterr().out
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"a", "c"}
+    for name in ("a.mp4", "c.mp4"):
+        (folder / name).write_text("Dear sir or madam,")
+    assert main([*command, "--skip_broken", "true"]) == 2
+    assert "none of its 3 files can be read" in capsys.readouterr().err

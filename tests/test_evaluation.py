@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,23 @@ import pytest
 import torch
 from torch import Tensor
 
+import posegeom as pg
+
 pytest.importorskip("torchmetrics")
 
 from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.data.shuffling import Shuffle
-from posegeom_models.evaluation import ClassScores, Constants, PoseErrors, Prediction, evaluate, show, write
+from posegeom_models.data.shuffling import Shuffle, share_of
+from posegeom_models.evaluation import (
+    ClassScores,
+    Constants,
+    PointErrors,
+    PoseErrors,
+    Prediction,
+    evaluate,
+    show,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +41,26 @@ def test_errors_are_means_over_all_poses_however_they_are_dealt() -> None:
     truth = torch.rand(7, 17, 3)
     off = truth.clone()
     off[2, 5] += torch.tensor([0.3, 0.0, 0.4])  # half a metre
-    whole, parts = PoseErrors(0), [PoseErrors(0), PoseErrors(0)]
-    whole.update(off, truth)
-    parts[0].update(off[:2], truth[:2])
-    parts[1].update(off[2:], truth[2:])
+    whole = PoseErrors(0)
+    whole.update(off[:2], truth[:2])
+    whole.update(off[2:], truth[2:])
     figures = whole.compute()
     assert figures["mpjpe"] == pytest.approx(1000 * 0.5 / (7 * 17), rel=1e-5)
     assert figures["pck"] == pytest.approx(100 * (1 - 1 / (7 * 17)), rel=1e-6)
-    joined = (parts[0].sums + parts[1].sums) / (parts[0].count + parts[1].count)
-    torch.testing.assert_close(joined, whole.sums / whole.count)
     perfect = PoseErrors(0)
     perfect.update(truth, truth)
     assert perfect.compute()["p_mpjpe"] == pytest.approx(0, abs=1e-3)
     assert perfect.compute()["auc"] == pytest.approx(100 * 30 / 31)
+
+
+def test_point_errors_are_percents_of_the_images_side() -> None:
+    truth = torch.rand(5, 17, 2) * 32
+    off = truth.clone()
+    off[1, 4] += torch.tensor([3.0, 4.0])
+    errors = PointErrors(32)
+    errors.update(off[:3], truth[:3])
+    errors.update(off[3:], truth[3:])
+    assert errors.compute()["2d"] == pytest.approx(100 * 5 / (5 * 17) / 32, rel=1e-5)
 
 
 def test_class_scores_by_hand() -> None:
@@ -50,6 +69,7 @@ def test_class_scores_by_hand() -> None:
     figures = scores.compute()
     assert figures["f1"] == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
     assert figures["iou"] == pytest.approx((1 / 2 + 1 / 3 + 0) / 3)
+    assert figures["iou_front"] == pytest.approx((1 / 3 + 0) / 2)
     assert figures["iou_last"] == 0
     person = ClassScores(2)
     person.update(torch.tensor([[[0, 0, 1, 1]]]), torch.tensor([[[0, 1, 1, 1]]]))
@@ -57,7 +77,21 @@ def test_class_scores_by_hand() -> None:
     assert person.compute()["iou_last"] == pytest.approx(2 / 3)
 
 
-def test_constants_are_the_best_answers_without_an_image(reel: Reel, tmp_path: Path) -> None:
+def test_class_scores_are_the_librarys_and_leave_out_what_nobody_labelled() -> None:
+    random = torch.Generator().manual_seed(0)
+    said, true = torch.randint(5, (2, 3, 8, 8), generator=random)
+    true[:, 2:4] = 255
+    scores = ClassScores(5)
+    for row in range(3):
+        scores.update(said[row : row + 1], true[row : row + 1])
+    figures = scores.compute()
+    iou = pg.part_iou(said, true, 5, reduction="none")
+    assert figures["iou"] == pytest.approx(float(iou.mean()))
+    assert figures["iou_front"] == pytest.approx(float(iou[1:].mean()))
+    assert figures["f1"] == pytest.approx(float(pg.part_f1(said, true, 5)))
+
+
+def test_constants_are_what_is_usual(reel: Reel, tmp_path: Path) -> None:
     constants = Constants.of(reel)
     torch.testing.assert_close(constants.points, reel.points.mean(0))
     person = reel.labels > 0
@@ -69,11 +103,33 @@ def test_constants_are_the_best_answers_without_an_image(reel: Reel, tmp_path: P
     assert iou(constants.mask) >= max(iou(shares >= share) for share in (0.1, 0.3, 0.5))
     assert bool((constants.labels == reel.labels.mode(0).values).all())
     constants.save(tmp_path / "constants.safetensors")
-    again = Constants.load(tmp_path / "constants.safetensors")
+    again = Constants.load(tmp_path / "constants.safetensors", 17, 32)
     assert torch.equal(again.joints, constants.joints)
     assert torch.equal(again.mask, constants.mask)
     with pytest.raises(ValueError, match=r"nowhere\.safetensors cannot be read"):
-        Constants.load(tmp_path / "nowhere.safetensors")
+        Constants.load(tmp_path / "nowhere.safetensors", 17, 32)
+    with pytest.raises(ValueError, match=r"constants\.safetensors: joints must be \(21, 3\) torch\.float"):
+        Constants.load(tmp_path / "constants.safetensors", 21, 32)
+    with pytest.raises(ValueError, match=r"constants\.safetensors: labels must be \(64, 64\)"):
+        Constants.load(tmp_path / "constants.safetensors", 17, 64)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+def test_constants_on_a_full_disk_are_those_of_before(reel: Reel, tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "constants.safetensors"
+    constants = Constants.of(reel)
+    constants.save(path)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
+    try:
+        with pytest.raises(OSError, match=r"constants\.safetensors could not be written"):
+            replace(constants, joints=constants.joints + 1).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert torch.equal(Constants.load(path, 17, 32).joints, constants.joints)
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_perfect_model_beats_the_constants_and_the_files_say_so(reel: Reel, tmp_path: Path, capsys) -> None:
@@ -89,7 +145,7 @@ def test_a_perfect_model_beats_the_constants_and_the_files_say_so(reel: Reel, tm
     assert scores["frames"] == 15
     assert model["mpjpe"] == pytest.approx(0, abs=1e-3)
     assert model["2d"] == pytest.approx(0, abs=1e-4)
-    assert model["f1_person"] == model["iou_parts"] == 1
+    assert model["f1_person"] == model["iou_parts"] == model["iou_parts_front"] == 1
     assert constant["p_mpjpe"] > 10
     expected = (reel.points - reel.points.mean(0)).norm(dim=-1).mean() / 32 * 100
     assert constant["2d"] == pytest.approx(float(expected), rel=1e-4)
@@ -139,6 +195,18 @@ def test_partners_are_of_the_same_clip_and_far_enough(reel: Reel) -> None:
     assert float((reel.seconds[numbers] - reel.seconds[partners]).abs().min()) >= 0.1
     far = reel.partners(numbers, 100.0, np.random.default_rng(0))  # longer than a clip: as far as can be
     assert float((reel.seconds[numbers] - reel.seconds[far]).abs().min()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.0, 0), (0.001, 1), (0.1, 2), (0.35, 8), (0.7, 17), (0.9, 22), (1.0, 24)]
+)
+def test_a_share_is_as_large_as_it_says_and_spread_over_everything(share: float, count: int) -> None:
+    taken = share_of(100 + torch.arange(24), share)
+    assert len(taken) == len(taken.unique()) == count
+    if count > 1:
+        gaps = taken.diff()
+        assert int(gaps.max() - gaps.min()) <= 1
+    assert len(share_of(torch.empty(0), share)) == 0
 
 
 def test_a_shuffle_deals_every_number_once_an_epoch_from_any_place() -> None:

@@ -1,4 +1,4 @@
-"""Clips, the split by background motion, pairs and medians, on films of a square that walks before a known wall."""
+"""Clips, the split by background motion, and medians, on films of a square that walks before a known wall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from posegeom_models.data.footage import (
     Clip,
     background_motion,
     cut_clips,
-    frame_pairs,
     median_background,
     split_footage,
 )
@@ -111,22 +110,6 @@ def test_footage_is_split_and_broken_videos_are_counted(tmp_path: Path, still: P
     assert [clip.path for clip in split.paired] == [still, still]
     assert [clip.path for clip in split.unpaired] == [pan]
     assert len(split.skipped) == 1
-
-
-def test_pairs_lie_beyond_the_gap_and_repeat_with_the_seed(still: Path) -> None:
-    clip = Clip(still, 2.0, 10.0)
-    pairs = list(frame_pairs(clip, 1.5, 25, np.random.default_rng(0)))
-    apart = np.array([pair.target.seconds - pair.source.seconds for pair in pairs])
-    assert np.abs(apart).min() >= 1.5 - 1e-6
-    assert (apart > 0).any()
-    assert (apart < 0).any()
-    times = np.array([[pair.source.seconds, pair.target.seconds] for pair in pairs])
-    assert 1.9 - 1e-6 <= times.min() < 4
-    assert 8 < times.max() < 10
-    again = list(frame_pairs(clip, 1.5, 25, np.random.default_rng(0)))
-    assert all((one.source.image == two.source.image).all() for one, two in zip(pairs, again, strict=True))
-    with pytest.raises(ValueError, match=r"gap must be between 0 and the clip's 8\.00 s, got 9"):
-        next(frame_pairs(clip, 9, 1, np.random.default_rng(0)))
 
 
 def test_the_median_is_the_wall_without_the_person(still: Path) -> None:

@@ -193,17 +193,19 @@ def test_pickles_in_the_archives_are_never_run(tmp_path: Path, monkeypatch: pyte
 # --- h36m-fetch
 
 
-def fetched(folder: Path, **changes: object) -> dict[tuple[str, str, int], np.ndarray]:
+NUMBERS = [1, 4, 9, 14, 20, 28, 40, 64]
+
+
+def fetched(folder: Path, subject: str = "S9", **changes: object) -> dict[tuple[str, str, int], np.ndarray]:
     h5py = pytest.importorskip("h5py")
     truth, rows = {}, []
     joints = world(0)
-    numbers = [1, 4, 9, 14, 20, 28, 40, 64]
     for view in SIZES:
         seen = seen_by(view, joints)
-        for row, number in enumerate(numbers):
+        for row, number in enumerate(NUMBERS):
             rows.append((pixels(seen[row], False), 1000 * seen[row], number, int(view)))
-            truth["S9/Directions-1", view, number - 1] = seen[row][list(KEPT)]
-    path = folder / "S9" / "Directions-1" / "annot.h5"
+            truth[f"{subject}/Directions-1", view, number - 1] = seen[row][list(KEPT)]
+    path = folder / subject / "Directions-1" / "annot.h5"
     path.parent.mkdir(parents=True)
     arrays = {
         "pose/2d": np.stack([row[0] for row in rows]),
@@ -211,7 +213,7 @@ def fetched(folder: Path, **changes: object) -> dict[tuple[str, str, int], np.nd
         "pose/3d-univ": 0.9 * np.stack([row[1] for row in rows]),
         "frame": np.array([row[2] for row in rows]),
         "camera": np.array([row[3] for row in rows]),
-        "subject": np.full(len(rows), 9),
+        "subject": np.full(len(rows), int(subject[1:])),
         "action": np.full(len(rows), 2),
         "subaction": np.full(len(rows), 1),
     }

@@ -20,12 +20,13 @@ from posegeom_models.backbones import KeyPyramid
 from posegeom_models.data.augmentation import Transformation
 from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.ksp.batches import KspBatch, KspData, augmented, within_clips
+from posegeom_models.ksp.configuration import KspConfig, place_of, turn_of
 from posegeom_models.ksp.dolls import make_dolls
 from posegeom_models.ksp.imagined import Imagination, Imagined, imagined_error
 from posegeom_models.ksp.networks import KspNetworks, NetworkConfig, PoseEncoder
 from posegeom_models.ksp.objective import figure_error, l_paired, l_unpaired
-from posegeom_models.ksp.recipe import KspBatch, KspConfig, KspData, KspRecipe, _place_of, turn_of
-from posegeom_models.ksp.samples import repainted, zoomed
+from posegeom_models.ksp.recipe import KspRecipe
 from posegeom_models.poses import Pose
 from posegeom_models.runs import build_config, config_parser, find_config
 from posegeom_models.supervision import heat_error, supervised, view_error
@@ -298,19 +299,18 @@ def test_labels_are_transformed_with_the_images(data: KspData) -> None:
     """Joints of augmented samples lie on the person: the drawn people cover their own joints."""
     random = np.random.default_rng(5)
     numbers = torch.arange(4).repeat(8)
-    samples, augmented = data.samples, data._augmented(data._prior_frames(numbers, random), random)
+    samples, people = data.samples, data.prior_frames(numbers, random)
+    moved = augmented(people, CONFIG.jitter, CONFIG.turn, data.skeleton, random)
     # The same random numbers once more, for people of pure red before black: what is red shows the person.
     red = torch.zeros(32, 3, 32, 32)
     red[:, :1] = samples.mask[numbers]
-    plain = KspData.__new__(KspData)
-    plain.config, plain.skeleton = replace(CONFIG, jitter=0.0), data.skeleton
     random = np.random.default_rng(5)
-    random.integers(len(data.backdrops), size=32)  # what `_prior_frames` drew
-    shown = plain._augmented(augmented._replace(image=red), random).image[:, 0] > 0.2
-    points = augmented.points.round().long().clamp(0, 31)
+    random.integers(len(data.backdrops), size=32)  # what `prior_frames` drew
+    shown = augmented(people._replace(image=red), 0.0, CONFIG.turn, data.skeleton, random).image[:, 0] > 0.2
+    points = moved.points.round().long().clamp(0, 31)
     rows = torch.arange(32)[:, None].expand(-1, 17)
     assert shown[rows, points[..., 1], points[..., 0]].float().mean() > 0.8
-    lengths = pg.bone_vectors(augmented.canonical, pg.BODY_17).norm(dim=-1)
+    lengths = pg.bone_vectors(moved.canonical, pg.BODY_17).norm(dim=-1)
     torch.testing.assert_close(lengths[0::4].std(0), torch.zeros(16), rtol=0, atol=1e-4)  # one sample, eight copies
 
 
@@ -321,17 +321,17 @@ def test_augmented_joints_in_the_camera_project_to_the_augmented_points(data: Ks
     points, _ = pg.project(joints, camera)
     frames = data.reel.frames(torch.arange(8))._replace(joints=joints, points=points)
     frames = frames._replace(canonical=pg.canonicalize(joints, pg.BODY_17).canonical)
-    augmented = data._augmented(frames, np.random.default_rng(0))
-    seen, _ = pg.project(augmented.joints, camera)
-    torch.testing.assert_close(seen, augmented.points, rtol=0, atol=1e-3)
-    assert (augmented.points - points).abs().max() > 1
+    moved = augmented(frames, CONFIG.jitter, CONFIG.turn, data.skeleton, np.random.default_rng(0))
+    seen, _ = pg.project(moved.joints, camera)
+    torch.testing.assert_close(seen, moved.points, rtol=0, atol=1e-3)
+    assert (moved.points - points).abs().max() > 1
     # Three accounts of one pose: sides are exchanged in all of them or in none.
-    again = pg.canonicalize(augmented.joints, pg.BODY_17).canonical
-    torch.testing.assert_close(again, augmented.canonical, rtol=0, atol=1e-3)
+    again = pg.canonicalize(moved.joints, pg.BODY_17).canonical
+    torch.testing.assert_close(again, moved.canonical, rtol=0, atol=1e-3)
     # A mirrored person's left wrist is where the right one was: as far from the pelvis, along the same height.
     wrists = pg.BODY_17.index("left_wrist"), pg.BODY_17.index("right_wrist")
     height = torch.stack([frames.canonical[:, wrist, 2] for wrist in wrists], dim=-1)
-    after = torch.stack([augmented.canonical[:, wrist, 2] for wrist in wrists], dim=-1)
+    after = torch.stack([moved.canonical[:, wrist, 2] for wrist in wrists], dim=-1)
     exchanged = (after - height.flip(-1)).abs().max(-1).values < 1e-4
     kept = (after - height).abs().max(-1).values < 1e-4
     assert bool((exchanged | kept).all())
@@ -366,8 +366,51 @@ def test_every_loss_goes_through_its_samples_without_gaps() -> None:
     assert turns[:5] == ["prior", "prior", "prior", "paired", "unpaired"]
     assert turns[20:26] == ["prior", "prior", "prior", "paired", "labelled", "labelled"]
     for turn in set(turns):
-        places = [_place_of(config, step)[1] for step in range(40) if turns[step] == turn]
+        places = [place_of(config, step)[1] for step in range(40) if turns[step] == turn]
         assert places == list(range(len(places)))
+
+
+def test_what_a_configuration_cannot_mean_is_said_by_the_name_of_the_setting() -> None:
+    one_kind = replace(CONFIG, data=replace(CONFIG.data, moving=1.0))
+    with pytest.raises(ValueError, match="L_P has no frames: no clip has a background that stands still"):
+        KspData(one_kind)
+    with pytest.raises(ValueError, match=r"labelled_share 0\.01 of 24 frames leaves no labelled frame"):
+        KspData(replace(CONFIG, labelled_share=0.01))
+    KspData(replace(CONFIG, labelled_share=0.01, variant="unsup"))
+    for name in ("lambda_1", "lambda_2", "lambda_view", "lambda_heat", "turn", "jitter", "pair_gap", "pair_clips"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0 and finite, got -1"):
+            replace(CONFIG, **{name: -1})
+    for rate in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="learning_rate must be above 0 and finite"):
+            replace(CONFIG, learning_rate=rate)
+    with pytest.raises(ValueError, match="unpaired_domain says what D_unp is, and with_unpaired: false leaves it out"):
+        replace(CONFIG, with_unpaired=False, unpaired_domain="B")
+    with pytest.raises(ValueError, match=r"appearance_widths must be multiples of 8, got \(12, 12\)"):
+        replace(SMALL, appearance_widths=(12, 12))
+    with pytest.raises(ValueError, match="pose_channels must be at least 1, got -1"):
+        replace(SMALL, pose_channels=-1)
+
+
+def test_pairs_can_be_kept_to_a_few_clips(data: KspData) -> None:
+    assert within_clips(torch.tensor([2, 2, 5, 7, 7, 9]), 2).tolist() == [True] * 3 + [False] * 3
+    few = KspData(replace(CONFIG, pair_clips=1))
+    for turn, moving in (("paired", False), ("unpaired", True)):
+        numbers = few.orders[turn].deal(0, 8)
+        assert len(set(data.reel.clip[numbers].tolist())) == 1
+        assert set(data.reel.moving[numbers].tolist()) == {moving}
+
+
+def test_pictures_show_pairs_and_the_maps_between_pose_and_image(recipe: KspRecipe, data: KspData) -> None:
+    with torch.no_grad():
+        pictures = recipe.pictures(data.batch(PAIRED, 0, 1))
+    assert set(pictures) == {"source, target, reconstruction, pose", "T_m"}
+    panel = pictures["T_m"]
+    # 17 joints and 16 limbs of 64 by 64 pixels, each with its name below.
+    assert panel.shape == (3, 6 * (64 + 18 + 4) + 4, 6 * 68 + 4)
+    assert 0 <= float(panel.min()) < float(panel.max()) <= 1
+    points = recipe.networks.pose_encoder(data.batch(PAIRED, 0, 1).target.image).points
+    drawn = recipe.networks.spatial_maps.draw(points)
+    torch.testing.assert_close(drawn[:, 0], pg.joint_heatmaps((points[:, :1] + 0.5) / 4 - 0.5, (8, 8), 0.7)[:, 0])
 
 
 def test_d_unp_can_be_of_another_domain() -> None:
@@ -489,6 +532,39 @@ def test_lifted_branches_see_the_key_points_of_the_heatmaps() -> None:
         replace(CONFIG, lambda_imagined=1.0)
 
 
+def test_a_mirror_image_has_the_mirrored_key_points_where_both_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(LIFTED, network=replace(LIFTED.network, mirrored=True))
+    networks = KspRecipe(config).networks.eval()
+    found: list[Tensor] = []
+    lift = networks.pose_encoder.lift
+
+    def noted(points: Tensor) -> Pose:
+        found.append(points)
+        return lift(points)
+
+    monkeypatch.setattr(networks.pose_encoder, "lift", noted)
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        for look, shown in ((networks, images), (networks, images.flip(-1)), (networks.pose_encoder, images)):
+            look(shown)
+    both, of_mirrored, one = found
+    torch.testing.assert_close(of_mirrored, pg.flip_joints(both, pg.BODY_17, width=32))
+    assert not torch.allclose(one, both, atol=1e-3)
+    with pytest.raises(ValueError, match="mirrored takes means of key points"):
+        replace(SMALL, mirrored=True)
+
+
+def test_with_3d_labels_poses_are_imagined_from_labelled_frames_too() -> None:
+    semi = KspData(replace(LIFTED, labelled_share=0.25))
+    assert semi.imagination is not None
+    labelled = len(semi.orders["labelled"].numbers)
+    assert labelled == round(0.25 * len(semi.reel))
+    assert len(semi.imagination.directions) == 2 * (4 + labelled)  # mirrored ones, too
+    weakly = KspData(replace(LIFTED, variant="weakly"))
+    assert weakly.imagination is not None
+    assert len(weakly.imagination.directions) == 2 * 4
+
+
 def test_imagined_poses_join_every_loss_and_are_shared_like_images() -> None:
     data, recipe = KspData(LIFTED), KspRecipe(LIFTED)
     for step in (0, 1, 2, 8):
@@ -511,39 +587,6 @@ def test_pose_rate_slows_the_pose_encoder_in_the_losses_without_labels() -> None
         groups = recipe.optimizers[loss].param_groups
         assert {group["lr"] for group in groups if id(group["params"][0]) in encoder} == rates
         assert {group["lr"] for group in groups if id(group["params"][0]) not in encoder} <= {0.01}
-
-
-def test_repainted_people_keep_their_outline_and_shade() -> None:
-    """Each part of a repainted person is its old picture times one colour; the others stay as they are."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.zeros(40, 8, 8, dtype=torch.uint8)
-    labels[:, 2:6, 1:4], labels[:, 2:6, 4:7] = 1, 2
-    mask = (labels > 0).float().unsqueeze(1)
-    before = (0.2 + 0.3 * torch.rand(40, 3, 8, 8, generator=generator)) * mask
-    after = repainted(before, mask, labels, 0.5, generator)
-    assert float(after[(mask == 0).expand_as(after)].abs().max()) == 0
-    same = (after == before).flatten(1).all(1)
-    assert 10 < int(same.sum()) < 30
-    for part in (1, 2):
-        ratio = (after / before)[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].flatten(2)
-        clear = after[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].flatten(2).amax(-1) < 1
-        torch.testing.assert_close(ratio.amin(-1)[clear], ratio.amax(-1)[clear])
-        mean = after[:, :, 2:6, 1 + 3 * (part - 1) : 4 + 3 * (part - 1)].mean((2, 3))[~same]
-        assert float(mean.std()) > 0.2  # uniform colours: 0.29
-
-
-def test_zoomed_points_stay_on_their_pictures() -> None:
-    points = torch.rand(8, 5, 2) * 24 + 20
-    maps = pg.joint_heatmaps(points, (64, 64), 1.5)
-    moved, where = zoomed(maps, points, 0.2, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(pg.soft_argmax(moved, 0.02), where, rtol=0, atol=0.5)
-    size, before = where.amax(1) - where.amin(1), points.amax(1) - points.amin(1)
-    scale = size / before
-    torch.testing.assert_close(scale[:, 0], scale[:, 1])
-    assert 0.8 <= float(scale.min()) < 0.95
-    assert 1.05 < float(scale.max()) <= 1.2
-    shift = where.mean(1) - 31.5 - scale * (points.mean(1) - 31.5)
-    assert 1 < float(shift.abs().max()) <= 64 * 0.2 / 3 + 1e-3
 
 
 def test_figure_error_is_least_where_the_person_is(data: KspData) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.persons import PersonBox, PersonDetector, read_boxes
@@ -47,7 +48,7 @@ def test_boxes_are_read_from_csv_and_json(tmp_path: Path) -> None:
         ("a.json", '{"a": [[0, 1, 2, 3]]}', r"a\.json: a box of 'a' must be 5 or 6 numbers"),
         ("a.json", '{"a": [[0, 1, 2, 3, 4, 2]]}', r"a\.json: a box of 'a': score must be in \[0, 1\], got 2"),
         ("a.json", '{"a": 3}', r"a\.json: boxes of 'a' must be a list"),
-        ("a.txt", "1", r"a\.txt: boxes must be in a \.csv or \.json, got '\.txt'"),
+        ("a.txt", "1", r"a\.txt: boxes must be in a \.csv, a \.json or a folder of masks, got '\.txt'"),
     ],
 )
 def test_broken_boxes_give_one_clear_error(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -57,6 +58,19 @@ def test_broken_boxes_give_one_clear_error(tmp_path: Path, name: str, content: s
 
 
 MODEL = "fasterrcnn_mobilenet_v3_large_320_fpn"
+
+
+def test_boxes_are_round_what_masks_show(tmp_path: Path) -> None:
+    (tmp_path / "walk.mp4").mkdir()
+    for number, (left, top, right, bottom) in ((3, (5, 2, 20, 30)), (12, (0, 0, 1, 1)), (14, (0, 0, 0, 0))):
+        mask = np.zeros((40, 60), np.uint8)
+        mask[top:bottom, left:right] = 255
+        Image.fromarray(mask).save(tmp_path / "walk.mp4" / f"{number:06d}.png")
+    boxes = read_boxes(tmp_path)
+    assert boxes == {"walk.mp4": (PersonBox(3, 5, 2, 20, 30), PersonBox(12, 0, 0, 1, 1))}
+    (tmp_path / "walk.mp4" / "first.png").write_bytes(b"")
+    with pytest.raises(MotionFileError, match=r"first\.png: a mask must be named by its frame's number"):
+        read_boxes(tmp_path)
 
 
 def test_the_detector_needs_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,10 @@ HOSTILE = {
         b"cnumpy.core.multiarray\n_reconstruct\n", NDARRAY, b"K\x00\x85C\x01b\x87R",
         b"(K\x01J\xff\xff\xff\x7f\x85", DTYPE, b"X\x02\x00\x00\x00f8K\x00K\x01\x87R", b"\x89C\x08AAAAAAAAtb",
     ),
+    "a thousand million texts without letters": opcodes(
+        b"cnumpy.core.multiarray\n_reconstruct\n", NDARRAY, b"K\x00\x85C\x01b\x87R",
+        b"(K\x01J\x00\xca\x9a\x3b\x85", DTYPE, b"X\x02\x00\x00\x00S0K\x00K\x01\x87R", b"\x89C\x00tb",
+    ),
     "a void dtype": opcodes(DTYPE, b"X\x05\x00\x00\x00V9999K\x00K\x01\x87R"),
     "a list that holds itself": opcodes(b"]q\x00h\x00a"),
     "a memo index of two thousand million": opcodes(b"K\x01r", struct.pack("<I", 0x7FFFFFF0), b"j\x00\x00\x00\x7f"),

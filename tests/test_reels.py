@@ -14,6 +14,7 @@ from torch import Tensor
 from posegeom import BODY_17, COCO_17, H36M_17, SMPL_24, PerspectiveCamera, Skeleton, crop, project
 from posegeom_models.data.cropping import Square, middle_square, read_images, square_round, square_round_mask
 from posegeom_models.data.files import MotionFileError
+from posegeom_models.data.persons import PersonBox
 from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.repertoire import action_of
@@ -167,6 +168,42 @@ def test_boxes_of_a_file_are_followed_and_frames_without_are_left_out(tmp_path: 
     film(tmp_path / "b.mp4", 6)
     with pytest.raises(MotionFileError, match=r"boxes\.csv: has no boxes of b\.mp4"):
         Reel.from_footage(tmp_path, 48, rate=RATE, boxes=boxes)
+
+
+def test_a_detector_finds_the_boxes_where_no_file_has_them(folder: Path, footage: Reel) -> None:
+    """Also before a wall that moves, where motion tells nothing of where the person is."""
+
+    def detector(image: np.ndarray, frame: int) -> tuple[PersonBox, ...]:
+        rows, columns = np.nonzero(image.min(-1) > 200)
+        return (PersonBox(frame, columns.min(), rows.min(), columns.max() + 1, rows.max() + 1, 0.9),)
+
+    reel = Reel.from_footage(folder, 32, rate=5, detector=detector, margin=1.2)
+    assert torch.equal(reel.moving, footage.moving)
+    white = reel.image.double().amin(1) > 200
+    assert (white.sum((1, 2)).sqrt() - 32 / 1.2).abs().max() < 1.5
+    assert (white[:, 8:24, 8:24].double().mean((1, 2)) > 0.98).all()
+    middle = footage.image[footage.moving].double().amin(1)[:, 8:24, 8:24] > 200
+    assert middle.double().mean() < 0.9  # without a detector, there is the middle of the image
+
+
+def test_sequences_with_broken_images_are_refused_by_name_or_skipped_and_counted(tmp_path: Path) -> None:
+    samples = photographs(tmp_path, 12)
+    samples = [changed(sample, sequence=str(number // 4)) for number, sample in enumerate(samples)]
+    whole = Reel.from_samples(samples, BODY_17, 24, rate=1)
+    image = samples[5].image
+    assert image is not None
+    image.path.write_bytes(image.path.read_bytes()[:100])
+    with pytest.raises(MotionFileError, match=image.path.name):
+        Reel.from_samples(samples, BODY_17, 24, rate=1)
+    with pytest.warns(UserWarning, match=f"1 of 3 sequences skipped: .*{image.path.name}"):
+        reel = Reel.from_samples(samples, BODY_17, 24, rate=1, skip_broken=True)
+    kept = torch.tensor([0, 1, 2, 3, 8, 9, 10, 11])
+    assert torch.equal(reel.image, whole.image[kept])
+    assert torch.equal(reel.joints, whole.joints[kept])
+    assert len(reel.action) == 2
+    image.path.unlink()
+    with pytest.warns(UserWarning, match="1 of 1 sequences"), pytest.raises(ValueError, match="no sequence of 1 has"):
+        Reel.from_samples(samples[4:8], BODY_17, 24, rate=1, skip_broken=True)
 
 
 def test_broken_videos_are_refused_by_name_or_skipped_and_counted(tmp_path: Path) -> None:

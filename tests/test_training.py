@@ -8,19 +8,24 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 pytest.importorskip("lightning_fabric")
+pytest.importorskip("torchmetrics")
+
+from safetensors.torch import load_file, save_file
 
 from posegeom_models import checkpoints
+from posegeom_models.evaluation import ClassScores, PointErrors, PoseErrors
 from posegeom_models.training import (
     Descent,
     DivergenceError,
@@ -127,10 +132,6 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     assert resumed.optimizers["fit"].state_dict()["state"][0]["step"] == 12
 
 
-def test_worker_processes_prepare_the_same_batches(tmp_path: Path) -> None:
-    assert same(run(tmp_path / "none").networks, run(tmp_path / "one", workers=1).networks)
-
-
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     recipes = []
     for accumulate in (1, 4):
@@ -196,7 +197,7 @@ def test_curves_of_a_killed_run_go_on_where_its_checkpoint_is(tmp_path: Path) ->
     run(tmp_path, steps=4, checkpoint_every=2, log_every=1)
     path = tmp_path / "metrics.jsonl"
     with path.open("a", encoding="utf-8") as file:
-        file.write('{"step": 5, "lost": 1}\n{"step": 6, "lo')  # what came after the checkpoint, cut off
+        file.write('{"step": 5, "lost": 1}\n["lost"]\n{"lost": 1}\nlost\n{"step": 1, "lost": 2}')  # cut off, or damaged
     run(tmp_path, steps=6, checkpoint_every=2, log_every=1)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
     assert "lost" not in path.read_text()
@@ -214,31 +215,42 @@ def test_frozen_networks_keep_parameters_and_batch_statistics() -> None:
     assert network[1].training
 
 
-class Slow(TwoLosses):
-    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
-        time.sleep(0.02)
-        super().step(train, batch, number)
-
-
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.test_training", "lightning_fabric", "torch.utils.tensorboard"])
 
 
-def train_slowly(folder: Path) -> None:
+class Signalling(TwoLosses):
+    """Says when its first step begins, and takes its time."""
+
+    def __init__(self, pause: float, begun: Event | None = None) -> None:
+        super().__init__()
+        # Some megabytes, so that a checkpoint takes a while to write.
+        self.networks.register_buffer("ballast", torch.zeros(500_000))
+        self.pause, self.begun = pause, begun
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        if self.begun is not None:
+            self.begun.set()
+        time.sleep(self.pause)
+        super().step(train, batch, number)
+
+
+def train_slowly(folder: Path, steps: int = 40, pause: float = 0.02, begun: Event | None = None) -> None:
     torch.set_num_threads(1)
-    run(folder, Slow(), steps=40, checkpoint_every=3)
+    run(folder, Signalling(pause, begun), steps=steps, checkpoint_every=3)
 
 
-def start(folder: Path, target: Callable[[Path], None] = train_slowly) -> multiprocessing.process.BaseProcess:
-    process = PROCESSES.Process(target=target, args=(folder,))
+def start(
+    folder: Path, target: Callable[..., None] = train_slowly, *arguments: object
+) -> multiprocessing.process.BaseProcess:
+    process = PROCESSES.Process(target=target, args=(folder, *arguments))
     process.start()
     return process
 
 
-def finish(folder: Path) -> int:
-    process = start(folder)
-    process.join()
-    return int(process.exitcode or 0)
+def finish(folder: Path, steps: int = 40) -> None:
+    """Go on from where a run is, in this process and without a pause."""
+    run(folder, Signalling(0.0), steps=steps, checkpoint_every=steps)
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -249,21 +261,63 @@ def weights(folder: Path) -> bytes:
     return (checkpoints.find(folder / "checkpoints")[-1].path / "networks.safetensors").read_bytes()
 
 
-def test_ten_kills_later_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
-    assert finish(tmp_path / "whole") == 0
+STEPS, PAUSE = 120, 0.002
+"""More steps than ten processes can take before they are killed."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(folder, STEPS)
+    return weights(folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ten_kills_later_the_weights_are_those_of_an_undisturbed_run(tmp_path: Path, undisturbed: bytes) -> None:
     moments = [random.random() for _ in range(10)]
-    print(f"killed {moments} times a quarter of a second after a new checkpoint")
+    print(f"killed {moments} times two intervals between checkpoints after the first step")
+    reached = []
     for moment in moments:
-        before = saved_steps(tmp_path / "killed")
-        process = start(tmp_path / "killed")
-        while process.is_alive() and saved_steps(tmp_path / "killed") == before:
-            time.sleep(0.005)
-        time.sleep(0.25 * moment)
+        begun = PROCESSES.Event()
+        process = start(tmp_path, train_slowly, STEPS, PAUSE, begun)
+        assert begun.wait(60)
+        time.sleep(moment * 6 * 2 * PAUSE)
         process.kill()
         process.join()
-    assert finish(tmp_path / "killed") == 0
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-    assert all(path.name.startswith("step_") for path in (tmp_path / "killed" / "checkpoints").iterdir())
+        assert process.exitcode == -signal.SIGKILL
+        reached.append(saved_steps(tmp_path)[-1:])
+    assert reached[-1] != [STEPS]
+    finish(tmp_path, STEPS)
+    assert weights(tmp_path) == undisturbed
+    assert all(path.name.startswith("step_") for path in (tmp_path / "checkpoints").iterdir())
+
+
+def train_and_die(folder: Path, flush: int) -> None:
+    """Killed when so many files or folders of the checkpoints have been brought to the disk."""
+    waited = os.fsync
+    flushes = iter(range(1, 1000))
+
+    def fsync(descriptor: int) -> None:
+        waited(descriptor)
+        if next(flushes) == flush:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fsync = fsync
+    train_slowly(folder, STEPS, PAUSE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_kill_at_any_stage_of_a_checkpoint_leaves_a_run_that_goes_on(tmp_path: Path, undisturbed: bytes) -> None:
+    """A checkpoint is five flushes: its three files, its folder, and the folder around it once it has its name."""
+    for flush in (6, 7, 8, 9, 10):
+        process = start(tmp_path, train_and_die, flush)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    # Of the two checkpoints that each of them began, the first was complete, and the second one once: at the end.
+    # The last kill came before the oldest one was deleted.
+    assert saved_steps(tmp_path) == [3 * 4, 3 * 5, 3 * 6]
+    finish(tmp_path, STEPS)
+    assert weights(tmp_path) == undisturbed
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -277,19 +331,20 @@ def test_control_c_leaves_a_checkpoint_of_the_last_step(tmp_path: Path) -> None:
     assert process.exitcode != 0
     stopped = saved_steps(tmp_path)[-1]
     assert 3 <= stopped < 40
-    assert finish(tmp_path) == 0
-    assert finish(tmp_path.with_name("whole")) == 0
+    finish(tmp_path)
+    finish(tmp_path.with_name("whole"))
     assert weights(tmp_path) == weights(tmp_path.with_name("whole"))
 
 
 def train_slowly_with_a_worker(folder: Path) -> None:
     os.setsid()  # a process group of its own, as a terminal gives each command
     torch.set_num_threads(1)
-    run(folder, Slow(), steps=400, checkpoint_every=3, workers=1)
+    run(folder, Signalling(0.02), steps=400, checkpoint_every=3, workers=1)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_control_c_of_a_terminal_reaches_workers_too_and_still_saves(tmp_path: Path) -> None:
+    """And until then the worker prepared the batches that the training process would have."""
     process = start(tmp_path, train_slowly_with_a_worker)
     while process.is_alive() and not saved_steps(tmp_path):
         time.sleep(0.005)
@@ -298,8 +353,8 @@ def test_control_c_of_a_terminal_reaches_workers_too_and_still_saves(tmp_path: P
     assert process.exitcode == 1  # Interrupted, after the checkpoint; not a worker that "exited unexpectedly"
     stopped = saved_steps(tmp_path)[-1]
     assert 3 <= stopped < 400
-    networks = TwoLosses().networks
-    assert checkpoints.find(tmp_path / "checkpoints")[-1].restore(networks)["step"] == stopped
+    run(tmp_path / "alone", Signalling(0.0), steps=stopped, checkpoint_every=stopped)
+    assert weights(tmp_path) == weights(tmp_path / "alone")
 
 
 class Large(TwoLosses):
@@ -342,16 +397,112 @@ def test_damaged_and_foreign_checkpoints_are_refused_by_name(tmp_path: Path) -> 
         newest.restore(recipe.networks)
 
 
-TWO_PROCESSES = """
-import sys, torch
-from pathlib import Path
-from posegeom_models.training import TrainingConfig, launch, train
-from tests.test_training import BatchStatistics, Numbers
-if __name__ == "__main__":
-    config = TrainingConfig(steps=3, batch_size=8, devices=2, accelerator="cpu", checkpoint_every=3)
-    recipe = BatchStatistics()
-    train(recipe, Numbers(8), config, Path(sys.argv[1]), launch(config), quiet=True)
-"""
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state.json", "{}"),
+        ("state.json", "[]"),
+        ("state.json", "[" * 100_000),
+        ("state.json", "no JSON"),
+        ("state.json", {"seconds": "long"}),
+        ("state.json", {"slots": []}),
+        ("state.json", {"optimizers": {"fit": 5}}),
+        ("state.json", {"optimizers": {"fit": {"groups": [], "state": {}}}}),
+        ("state.json", {"optimizers": {"fit": {"groups": [{"lr": "high", "params": [0, 1]}], "state": {}}}}),
+        ("state.json", {"optimizers": {"fit": {"groups": [], "state": {"x": {}}}}}),
+        ("optimizers.safetensors", {}),
+        ("optimizers.safetensors", {"fit/0/exp_avg": torch.zeros(1, 8)}),
+        ("optimizers.safetensors", "all of another shape"),
+        ("optimizers.safetensors", "no tensors"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_moves_nothing(tmp_path: Path, name: str, content: object) -> None:
+    run(tmp_path, steps=4)
+    newest = checkpoints.find(tmp_path / "checkpoints")[-1]
+    path = newest.path / name
+    if content == "all of another shape":
+        save_file({key: torch.zeros(7, 7) for key in load_file(path)}, path)
+    elif isinstance(content, str):
+        path.write_text(content)
+    elif name == "state.json" and isinstance(content, dict):
+        path.write_text(json.dumps(json.loads(path.read_text()) | content))
+    else:
+        save_file(content, path)
+    recipe = TwoLosses()
+    before = {key: value.clone() for key, value in recipe.networks.state_dict().items()}
+    with pytest.raises(ValueError, match=f"checkpoint {newest.path} cannot be read"):
+        newest.restore(recipe.networks, recipe.optimizers)
+    assert all(torch.equal(value, before[key]) for key, value in recipe.networks.state_dict().items())
+
+
+def test_what_a_kill_left_half_written_or_half_deleted_is_swept(tmp_path: Path) -> None:
+    run(tmp_path, steps=4)
+    folder = tmp_path / "checkpoints"
+    for name in (".step_00000008.tmp", ".step_00000006.tmp", "step_00000002"):
+        (folder / name).mkdir()
+        (folder / name / "networks.safetensors").write_bytes(b"half")
+    (folder / "step_by_step").mkdir()  # nobody's but its owner's
+    run(tmp_path, steps=8)
+    assert {path.name for path in folder.iterdir()} == {"step_00000004", "step_00000008", "step_by_step"}
+
+
+def figures(rows: slice) -> list[dict[str, float]]:
+    """The evaluator's metrics over some rows of one made-up set, with all the processes there are."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(9, 17, 3, generator=generator)
+    poses, points = (truth + 0.2 * torch.rand(truth.shape, generator=generator) for _ in range(2))
+    labels = torch.randint(0, 3, (9, 8, 8), generator=generator)
+    said = torch.where(torch.rand(labels.shape, generator=generator) < 0.5, labels, 0)
+    errors, off, scores = PoseErrors(0), PointErrors(32), ClassScores(3)
+    errors.update(poses[rows], truth[rows])
+    off.update(points[rows, :, :2], truth[rows, :, :2])
+    scores.update(said[rows], labels[rows])
+    return [errors.compute(), off.compute(), scores.compute()]
+
+
+LEADING = ((0, "mpjpe"), (1, "2d"), (2, "f1"))
+"""One figure of each metric."""
+
+
+def be_one_of_two(rank: int, port: int, folder: Path) -> None:
+    """As torchrun starts them: train together, apart and poisoned; say in a file how that ended."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0", "LOCAL_RANK": str(rank)}
+    fabric = launch(TrainingConfig(batch_size=8, devices=2, accelerator="cpu"))
+    assert (fabric.global_rank, fabric.world_size) == (rank, 2)
+    said: dict[str, Any] = {}
+
+    def attempt(what: str, place: Path, recipe: TwoLosses, **settings: Any) -> None:
+        config = TrainingConfig(batch_size=8, devices=2, accelerator="cpu", **settings)
+        try:
+            train(recipe, Numbers(8), config, place, fabric, quiet=True)
+        except Exception as error:
+            said[what] = f"{type(error).__name__}: {error}"
+
+    attempt("whole", folder / "two", BatchStatistics(), steps=3, checkpoint_every=3, log_every=1)
+    attempt("apart", folder / ("two" if rank == 0 else "elsewhere"), BatchStatistics(), steps=6)
+    attempt("poisoned", folder / "poisoned", TwoLosses(poison_at=1 if rank == 1 else -1), steps=4)
+    # Unequal shares: a mean of the two processes' means would be another figure.
+    said["figures"] = figures(slice(0, 2) if rank == 0 else slice(2, 9))
+    (folder / f"said{rank}.json").write_text(json.dumps(said))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two gloo processes left: "two" is a run, "said0.json" and "said1.json" are how each of them ended."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [PROCESSES.Process(target=be_one_of_two, args=(rank, port, folder)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(200)
+        process.kill()  # one that waits for the other for ever
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return folder
 
 
 class BatchStatistics(TwoLosses):
@@ -372,22 +523,54 @@ class BatchStatistics(TwoLosses):
         train.minimize("spread", spread, batch)
 
 
-def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path: Path) -> None:
-    program = tmp_path / "two.py"
-    program.write_text(TWO_PROCESSES)
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "MASTER_ADDR": "127.0.0.1"}
-    done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path / "two")], env=environment, cwd=root, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    config = TrainingConfig(steps=3, batch_size=8, accelerator="cpu", checkpoint_every=3)
-    alone = BatchStatistics()
-    train(alone, Numbers(8), config, tmp_path / "one", launch(config), quiet=True)
-    together = BatchStatistics()
-    checkpoints.find(tmp_path / "two" / "checkpoints")[-1].restore(together.networks)
-    for a, b in zip(together.networks.parameters(), alone.networks.parameters(), strict=True):
+def alone(folder: Path) -> BatchStatistics:
+    config = TrainingConfig(steps=3, batch_size=8, accelerator="cpu", checkpoint_every=3, log_every=1)
+    recipe = BatchStatistics()
+    train(recipe, Numbers(8), config, folder, launch(config), quiet=True)
+    return recipe
+
+
+def said(folder: Path, what: str) -> list[Any]:
+    return [json.loads((folder / f"said{rank}.json").read_text()).get(what) for rank in range(2)]
+
+
+def test_two_processes_take_the_step_of_one_on_the_joined_batch(two_processes: Path, tmp_path: Path) -> None:
+    assert said(two_processes, "whole") == [None, None]
+    one, together = alone(tmp_path), BatchStatistics()
+    checkpoints.find(two_processes / "two" / "checkpoints")[-1].restore(together.networks)
+    for a, b in zip(together.networks.parameters(), one.networks.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_the_curves_of_two_processes_are_those_of_the_joined_batch(two_processes: Path, tmp_path: Path) -> None:
+    alone(tmp_path)
+    curves = [
+        [json.loads(line)["spread/fit"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (two_processes / "two", tmp_path)
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+
+
+def test_metrics_of_two_processes_with_unequal_shares_are_those_of_one(two_processes: Path) -> None:
+    alone = figures(slice(None))
+    for together in said(two_processes, "figures"):
+        for ours, theirs in zip(together, alone, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-6)
+    means = [(figures(slice(0, 2))[place][name] + figures(slice(2, 9))[place][name]) / 2 for place, name in LEADING]
+    assert not any(
+        mean == pytest.approx(alone[place][name], rel=1e-4) for mean, (place, name) in zip(means, LEADING, strict=True)
+    )
+
+
+def test_a_machine_that_does_not_see_the_checkpoints_stops_all_of_them(two_processes: Path) -> None:
+    for message in said(two_processes, "apart"):
+        assert message is not None
+        assert message.startswith("ValueError: the processes would go on from different steps, 3, 0: all machines must")
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_all_of_them(two_processes: Path) -> None:
+    message = "DivergenceError: step 1: term fit/squared is nan; the samples were samples of step 1"
+    assert said(two_processes, "poisoned") == [message, message]
 
 
 @pytest.mark.parametrize(
@@ -395,6 +578,7 @@ def test_two_processes_take_the_step_of_one_on_the_joined_batch(tmp_path: Path) 
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 6, "accumulate": 4}, r"batch_size must be a multiple of devices x machines x accumulate = 4"),
+        ({"seed": 2**31}, r"seed must be below 2\*\*31, got 2147483648"),
         ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
         ({"decay": "linear"}, "decay must be none or cosine, got 'linear'"),

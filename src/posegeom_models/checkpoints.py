@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 FOLDER = re.compile(r"step_(\d{8})")
+HALF = re.compile(r"\.step_\d{8}\.tmp")
 Optimizers = Mapping[str, Optimizer]
 
 
@@ -45,10 +46,10 @@ class Checkpoint:
 
         try:
             weights = load_file(self.path / "networks.safetensors")
-            state: dict[str, Any] = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
             slots = load_file(self.path / "optimizers.safetensors") if optimizers is not None else {}
         except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"checkpoint {self.path} cannot be read: {error}") from error
+        state = self.state()
         have = {name: tuple(value.shape) for name, value in networks.state_dict().items()}
         saved = {name: tuple(value.shape) for name, value in weights.items()}
         for name in sorted(have.keys() | saved.keys()):
@@ -57,11 +58,35 @@ class Checkpoint:
                     f"checkpoint {self.path} is of another model: {name} is {saved.get(name, 'absent')} there and "
                     f"{have.get(name, 'absent')} here"
                 )
+        if optimizers is not None:
+            # Without some of them, training would go on, but not as it would have without the stop.
+            if sorted(slots) != state.get("slots"):
+                raise ValueError(
+                    f"checkpoint {self.path} cannot be read: optimizers.safetensors does not hold what state.json says"
+                )
+            for name, optimizer in optimizers.items():
+                try:
+                    _fill(optimizer, name, slots, state["optimizers"][name])
+                except (LookupError, TypeError, ValueError, AttributeError) as error:
+                    raise ValueError(
+                        f"checkpoint {self.path} cannot be read: what it holds of optimizer {name!r} does not fit: "
+                        f"{error!r}"
+                    ) from None
         networks.load_state_dict(weights)
-        for name, optimizer in (optimizers or {}).items():
-            if name not in state["optimizers"]:
-                raise ValueError(f"checkpoint {self.path} holds no optimizer {name!r}")
-            _fill(optimizer, name, slots, state["optimizers"][name])
+        return state
+
+    def state(self) -> dict[str, Any]:
+        """What was saved beside the tensors: "step", "seconds" and whatever else `save` was given.
+
+        Raises:
+            ValueError: state.json is damaged.
+        """
+        try:
+            state: Any = json.loads((self.path / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"checkpoint {self.path} cannot be read: {error}") from error
+        if not isinstance(state, dict) or not isinstance(state.get("seconds", 0.0), (int, float)):
+            raise ValueError(f"checkpoint {self.path} cannot be read: state.json holds something else")
         return state
 
 
@@ -81,18 +106,17 @@ def save(
         if known.step == step:
             return known  # a run that was resumed here: the same bits again
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(temporary, ignore_errors=True)
+    _sweep(folder)
     temporary.mkdir()
     try:
         save_file(_on_cpu(networks.state_dict()), temporary / "networks.safetensors")
         slots: dict[str, Tensor] = {}
         numbers = {name: _take_apart(optimizer, name, slots) for name, optimizer in optimizers.items()}
         save_file(_on_cpu(slots), temporary / "optimizers.safetensors")
-        content = {**state, "step": step, "optimizers": numbers}
+        content = {**state, "step": step, "optimizers": numbers, "slots": sorted(slots)}
         (temporary / "state.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         for path in (*temporary.iterdir(), temporary):
             _flush(path)
-        shutil.rmtree(target, ignore_errors=True)  # an incomplete one
         os.replace(temporary, target)
         _flush(folder)
     except Exception as error:
@@ -112,6 +136,14 @@ def find(folder: Path) -> list[Checkpoint]:
     matches = [(FOLDER.fullmatch(path.name), path) for path in folder.iterdir()]
     found = [Checkpoint(path, int(match[1])) for match, path in matches if match and (path / "state.json").is_file()]
     return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what a kill left in the middle of being written or deleted; only one process writes here."""
+    for path in folder.iterdir():
+        half = FOLDER.fullmatch(path.name) and not (path / "state.json").is_file()
+        if half or HALF.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,10 +170,28 @@ def _fill(optimizer: Optimizer, name: str, slots: Mapping[str, Tensor], numbers:
         owner, place, key = path.rsplit("/", 2)
         if owner == name:
             state.setdefault(int(place), {})[key] = value
+    here = optimizer.state_dict()["param_groups"]
     groups = [
         {key: tuple(value) if key == "betas" else value for key, value in group.items()} for group in numbers["groups"]
     ]
+    for saved, group in zip(groups, here, strict=True):
+        wanted = {**{key: 0.0 for key in saved if key == "initial_lr"}, **group}  # the engine's, once a step was taken
+        wrong = [key for key in {**wanted, **saved} if not _alike(wanted.get(key), saved.get(key))]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {saved.get(wrong[0])!r}")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, values in state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape not in ((), parameters[number].shape):
+                raise ValueError(f"{key} of parameter {number} is {tuple(value.shape)}")
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _alike(here: Any, saved: Any) -> bool:
+    """Whether a setting of an optimizer is of the kind that it must be."""
+    if isinstance(here, (int, float)) and not isinstance(here, bool):
+        return isinstance(saved, (int, float)) and not isinstance(saved, bool)
+    return type(here) is type(saved)
 
 
 def _flush(path: Path) -> None:

@@ -13,31 +13,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from posegeom_models.data.human36m import read_h36m_fetch
-from posegeom_models.data.mpi_inf_3dhp import read_3dhp_test, read_3dhp_train
+from posegeom_models.data.image_sets import DATA_SETS
 from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.repertoire import motion_folder
-from posegeom_models.data.samples import Samples
-from posegeom_models.data.threedpw import read_3dpw
 from posegeom_models.evaluation import evaluate, show, write
 from posegeom_models.prediction import PredictOptions, predict_path
 from posegeom_models.runs import Run, check_device, find_model, plain, resolved
 from posegeom_models.training import launch, train
-
-
-def _read_3dhp(path: Path, split: str, step: int) -> Samples:
-    if split not in ("train", "test"):
-        raise ValueError(f"split of mpi_inf_3dhp must be train or test, got {split!r}")
-    return read_3dhp_test(path, step=step) if split == "test" else read_3dhp_train(path, step=step)
-
-
-DATA_SETS: dict[str, Callable[[Path, str, int], Samples]] = {
-    "human36m": lambda path, split, step: read_h36m_fetch(path, split, step),
-    "mpi_inf_3dhp": _read_3dhp,
-    "threedpw": lambda path, split, step: read_3dpw(path, split, step),
-}
-"""Data sets with images and 3D poses that a model can be scored on: (folder, split, step) to samples."""
 
 STANDARD = ("content", "identities", "frames", "frame_rate", "moving", "samples", "shadow", "seed")
 """Fields of the rendered benchmark in which every evaluation is of the standard one."""
@@ -74,6 +57,7 @@ class EvaluateOptions:
         batch: images at a time.
         device: cpu or cuda.
         name: of the two files written into the run folder's evaluation/; default: made of what is evaluated.
+        skip_broken: leave out files of the data set that cannot be read, and say how many they were.
     """
 
     run: Path
@@ -88,6 +72,7 @@ class EvaluateOptions:
     batch: int = 64
     device: str = "cpu"
     name: str | None = None
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("every", 1), ("batch", 1), ("clips", 0)):
@@ -98,6 +83,12 @@ class EvaluateOptions:
         check_device(self.device)
         if (self.data == "rendered") != (self.path is None):
             raise ValueError("a data set needs --path, its folder; the rendered benchmark has none")
+        if self.data == "rendered" and self.skip_broken:
+            raise ValueError("the rendered benchmark reads no files that could be broken: --skip_broken means nothing")
+        unused = {"clips": self.clips, "domain": self.domain, "motion": self.motion}
+        wrong = [f"--{name}" for name, value in {**unused, "anywhere": self.anywhere is not None}.items() if value]
+        if self.data != "rendered" and wrong:
+            raise ValueError(f"{self.data} has its own images and poses, where {wrong[0]} means nothing")
 
 
 @dataclass(frozen=True)
@@ -134,6 +125,7 @@ class PredictRunOptions(PredictOptions):
         run: a run folder of posegeom train.
         source: a video, a photograph, or a folder of them.
         out: folder for the results.
+        device: where the model and the detector run, cpu or cuda.
     """
 
     run: Path = field(kw_only=True)
@@ -158,15 +150,16 @@ def run_train(model: str, config: Any, options: TrainOptions) -> Path:
     motion = "built-in walks and jumps" if config.data.motion is None else f"motion from {config.data.motion}"
     say(f"{model} on {fabric.world_size} x {fabric.device.type}, {motion}; run folder {folder}")
     began = time.perf_counter()
+    # First what takes no time: weights that are not there are missed before the frames are prepared.
+    recipe = paper.recipe(config)
     source = paper.data(config, device=str(fabric.device))
     if fabric.is_global_zero:
-        # Only now: what the data refuses leaves no folder behind.
+        # Only now: what the networks or the data refuse leaves no folder behind.
         run.begin(str(fabric.device.type))
         if paper.predict is not None:
             source.constants.save(folder / "constants.safetensors")
     held = f"{len(source)} training poses" if paper.predict is None else f"{len(source.reel)} training frames"
     say(f"{held}, ready after {time.perf_counter() - began:.0f} s")
-    recipe = paper.recipe(config)
     values = train(recipe, source, config.training, folder, fabric, quiet=options.quiet)
     took = (time.perf_counter() - began) / 60
     losses = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -248,8 +241,9 @@ def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | No
         reel = Reel.render(RenderedBenchmark(data, options.split, skeleton), options.every, device=options.device)
         return reel, None
     assert options.path is not None  # EvaluateOptions asks for it
-    samples = DATA_SETS[options.data](options.path, options.split, options.every)
-    reel = Reel.from_samples(samples, skeleton, data.size, still=False, missing="zeros")
+    skip = options.skip_broken
+    samples = DATA_SETS[options.data](options.path, options.split, options.every, skip)
+    reel = Reel.from_samples(samples, skeleton, data.size, still=False, missing="zeros", skip_broken=skip)
     scored = [skeleton.index(joint) for joint in samples.protocol.scored if joint in skeleton]
     return reel, scored or None
 

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 
 import posegeom as pg
 from posegeom.capsules import part_joints
+from posegeom_models.data.lsp import IGNORED
 from posegeom_models.data.reels import Reel
 
 
@@ -63,6 +64,33 @@ class PoseErrors(Metric):
         return {name: scale * float(value) for (name, scale), value in zip(scales.items(), values, strict=True)}
 
 
+class PointErrors(Metric):
+    """The mean distance of 2D points from where they are, in percent of the image's side, over all poses given.
+
+    Args:
+        side: of the images, in pixels.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Points (B, J, 2) in pixels."""
+        self.total = self.total + (prediction - target).norm(dim=-1).mean(-1).sum().to(self.total)
+        self.count = self.count + len(prediction)
+
+    def compute(self) -> dict[str, float]:
+        """The figure by its name, "2d"; nan over no poses."""
+        return {"2d": 100 * float(self.total) / self.side / int(self.count) if self.count else float("nan")}
+
+
 class ClassScores(Metric):
     """F1 and IoU of a segmentation, counted over the whole set.
 
@@ -79,19 +107,24 @@ class ClassScores(Metric):
         self.add_state("confusion", torch.zeros(classes, classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Labels (B, H, W)."""
-        pairs = target.long().flatten() * self.classes + prediction.long().flatten()
+        """Labels (B, H, W); pixels whose true one is `IGNORED` do not count."""
+        known = target != IGNORED
+        pairs = target[known].long() * self.classes + prediction[known].long()
         counts = torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
         self.confusion = self.confusion + counts
 
     def compute(self) -> dict[str, float]:
-        """In [0, 1]: "f1" and "iou", means over the classes, and "iou_last"; a class that never occurs counts as 0."""
+        """In [0, 1]: "f1" and "iou", means over the classes, "iou_front", without the background, and "iou_last".
+
+        A class that never occurs counts as 0.
+        """
         confusion = self.confusion.double()
         hit = confusion.diagonal()
         either = confusion.sum(0) + confusion.sum(1)
         iou = hit / (either - hit).clamp(min=1)
         f1 = 2 * hit / either.clamp(min=1)
-        return {"f1": float(f1.mean()), "iou": float(iou.mean()), "iou_last": float(iou[-1])}
+        means = {"f1": f1.mean(), "iou": iou.mean(), "iou_front": iou[1:].mean(), "iou_last": iou[-1]}
+        return {name: float(value) for name, value in means.items()}
 
 
 class Prediction(NamedTuple):
@@ -117,7 +150,10 @@ Predict = Callable[[Tensor], Prediction]
 
 @dataclass(frozen=True, eq=False)
 class Constants:
-    """The best answers that look at no image, from a training set.
+    """Answers that look at no image: what is usual in a training set.
+
+    Means, not the best there could be. One pose fitted to all poses of the rendered benchmark's training set has a
+    P-MPJPE on the test set that is 3 % lower than that of the mean in canonical axes.
 
     Args:
         joints: (J, 3) the mean canonical pose.
@@ -148,25 +184,56 @@ class Constants:
         return cls(reel.mean_pose(), reel.points.mean(0), often.argmax(0).to(torch.uint8), best)
 
     def save(self, path: Path) -> None:
-        """As safetensors."""
-        from safetensors.torch import save_file
-
-        save_file({name: getattr(self, name).contiguous() for name in ("joints", "points", "labels", "mask")}, path)
-
-    @classmethod
-    def load(cls, path: Path) -> Constants:
-        """What `save` wrote.
+        """As safetensors, at once.
 
         Raises:
-            ValueError: the file is not there, or damaged.
+            OSError: it could not be written, for want of space say; what was there before is untouched.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            save_file({name: getattr(self, name).contiguous() for name in self._shapes(0, 0)}, temporary)
+            temporary.replace(path)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written: {error}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def _shapes(joints: int, side: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        return {
+            "joints": ((joints, 3), torch.float32),
+            "points": ((joints, 2), torch.float32),
+            "labels": ((side, side), torch.uint8),
+            "mask": ((side, side), torch.bool),
+        }
+
+    @classmethod
+    def load(cls, path: Path, joints: int, side: int) -> Constants:
+        """What `save` wrote.
+
+        Args:
+            path: the file.
+            joints: J, that it must have.
+            side: H and W, that it must have.
+
+        Raises:
+            ValueError: the file is not there, damaged, or of other joints or another size.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            return cls(**load_file(path))
+            loaded = cls(**load_file(path))
         except (OSError, SafetensorError, TypeError) as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
+        for name, (shape, dtype) in cls._shapes(joints, side).items():
+            value = getattr(loaded, name)
+            if (tuple(value.shape), value.dtype) != (shape, dtype):
+                raise ValueError(f"{path}: {name} must be {shape} {dtype}, got {tuple(value.shape)} {value.dtype}")
+        return loaded
 
 
 class _Scores:
@@ -182,7 +249,7 @@ class _Scores:
         self.by_action: dict[str, PoseErrors] = defaultdict(self._pose_errors)
         self.parts = ClassScores(1 + len(part_joints(reel.skeleton)))
         self.person = ClassScores(2)
-        self.off, self.frames = 0.0, 0
+        self.off, self.off_either = (PointErrors(reel.image.shape[-1]) for _ in range(2))
         self.said: set[str] = set()
 
     def _pose_errors(self) -> PoseErrors:
@@ -191,7 +258,6 @@ class _Scores:
     def update(self, said: Prediction, numbers: Tensor) -> None:
         reel = self.reel
         self.said |= {name for name, value in said._asdict().items() if value is not None}
-        self.frames += len(numbers)
         if said.joints is not None:
             pose, truth = said.joints[:, self.known], reel.joints[numbers][:, self.known]
             self.errors.update(pose, truth)
@@ -200,8 +266,11 @@ class _Scores:
                 rows = [row for row, name in enumerate(actions) if name == action]
                 self.by_action[action].update(pose[rows], truth[rows])
         if said.points is not None:
-            off = (said.points - reel.points[numbers])[:, self.known]
-            self.off += float(off.norm(dim=-1).mean(-1).sum())
+            points, told = reel.points[numbers][:, self.known], said.points[:, self.known]
+            exchanged = said.points[:, list(reel.skeleton.mirror)][:, self.known]
+            nearer = (exchanged - points).norm(dim=-1).mean(-1) < (told - points).norm(dim=-1).mean(-1)
+            self.off.update(told, points)
+            self.off_either.update(torch.where(nearer[:, None, None], exchanged, told), points)
         if not reel.segmented:
             return
         if said.labels is not None:
@@ -210,20 +279,22 @@ class _Scores:
         mask = said.mask if said.mask is not None or said.labels is None else said.labels > 0
         if mask is not None:
             self.said.add("person")
-            self.person.update(mask, reel.labels[numbers] > 0)
+            labels = reel.labels[numbers]
+            self.person.update(mask, torch.where(labels == IGNORED, labels, (labels > 0).to(labels)))
 
     def compute(self) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         if "joints" in self.said:
             figures |= self.errors.compute()
         if "points" in self.said:
-            figures["2d"] = 100 * self.off / self.reel.image.shape[-1] / max(self.frames, 1)
+            figures |= self.off.compute()
+            figures["2d_either_side"] = self.off_either.compute()["2d"]
         if "person" in self.said:
             person = self.person.compute()
             figures |= {"f1_person": person["f1"], "iou_person": person["iou_last"]}
         if "parts" in self.said:
             parts = self.parts.compute()
-            figures |= {"f1_parts": parts["f1"], "iou_parts": parts["iou"]}
+            figures |= {"f1_parts": parts["f1"], "iou_parts": parts["iou"], "iou_parts_front": parts["iou_front"]}
         if "joints" in self.said and set(self.by_action) != {""}:
             figures["actions"] = {action: self.by_action[action].compute() for action in sorted(self.by_action)}
         return figures
@@ -254,10 +325,11 @@ def evaluate(
 
     Returns:
         {"model": figures, "constant": figures, "frames": count}. Errors in millimetres: "p_mpjpe", "n_mpjpe", "mpjpe";
-        percent: "pck", "auc", and "2d", the mean distance over the image's side; in [0, 1]: "f1_person" (mean of
-        person and background), "iou_person" (the person's), "f1_parts", "iou_parts" (means over parts and background);
-        "actions": the pose errors of each action. Of what a model does not predict there is nothing. Where it tells
-        parts by the pose alone, "unaware" has their scores.
+        percent: "pck", "auc", "2d", the mean distance over the image's side, and "2d_either_side", where each pose may
+        have left and right exchanged; in [0, 1]: "f1_person" (mean of person and background), "iou_person" (the
+        person's), "f1_parts", "iou_parts" (means over parts and background), "iou_parts_front" (over the parts alone,
+        004's "FG Parts"); "actions": the pose errors of each action. Of what a model does not predict there is nothing.
+        Where it tells parts by the pose alone, "unaware" has their scores.
     """
     if masked and not reel.segmented:
         raise ValueError("the model was trained on people cut out of their images, and these frames have no masks")
@@ -303,6 +375,7 @@ HEADS = {
     "iou_person": ("IoU person", 3),
     "f1_parts": ("F1 parts", 3),
     "iou_parts": ("IoU parts", 3),
+    "iou_parts_front": ("IoU FG parts", 3),
     "mirrored": ("mirrored %", 1),
     "elevation": ("elevation °", 1),
     "elevation_deviation": ("±", 1),

@@ -22,7 +22,7 @@ from posegeom import Skeleton
 from posegeom_models.data.cropping import Square
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.images import Image
-from posegeom_models.data.persons import WEIGHTS, PersonDetector, read_boxes
+from posegeom_models.data.persons import load_detector, read_boxes
 from posegeom_models.data.video import SUFFIXES, Video, VideoFrame
 from posegeom_models.drawing import PAPER, VideoWriter, draw_skeleton, draw_skeleton_3d, reach_of
 from posegeom_models.tracks import IMAGES, MARGIN, Track, find_person, frames_of, is_photo
@@ -47,9 +47,10 @@ class PredictOptions:
         detector: file with the weights of torchvision's person detector, named as there.
         margin: side of the square crop over the longer side of the person.
         batch: frames predicted at once.
-        rate: frames per second to predict; None for all.
+        rate: frames per second to predict; default: all.
         overlay: write the picture or video with the skeleton drawn in.
         device: where the detector runs.
+        skip_broken: leave out files of a folder that cannot be read, and say how many they were.
 
     Raises:
         ValueError: a value out of range.
@@ -62,6 +63,7 @@ class PredictOptions:
     rate: float | None = None
     overlay: bool = True
     device: str = "cpu"
+    skip_broken: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.margin < math.inf:
@@ -104,6 +106,8 @@ def predict_path(
     """
     options = options or PredictOptions()
     out, names = Path(out), _names(Path(source))
+    if options.skip_broken and not Path(source).is_dir():
+        raise ValueError(f"skip_broken is of the files of a folder, and {source} is one file")
     for path, name in names.items():
         for suffix in (".mp4", ".png"):
             if options.overlay and (out / f"{name}{suffix}").resolve() == path.resolve():
@@ -114,16 +118,24 @@ def predict_path(
         raise MotionFileError(
             f"{options.boxes}: holds no boxes of {missing[0]}, only of {', '.join(sorted(boxes)[:5])}"
         )
-    detector = _load_detector(options)
-    written = []
+    detector = None if options.detector is None else load_detector(options.detector, options.device)
+    written, skipped = [], []
     for path, name in names.items():
-        track = find_person(
-            path, boxes[path.name] if boxes is not None else None, detector, options.margin, options.rate
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=out) as folder:
-            _predict_one(predict, skeleton, side, path, Path(folder) / name, track, options)
-            written += [made.replace(out / made.name) for made in sorted(Path(folder).iterdir())]
+        given = boxes[path.name] if boxes is not None else None
+        try:
+            track = find_person(path, given, detector, options.margin, options.rate)
+            out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=out) as folder:
+                _predict_one(predict, skeleton, side, path, Path(folder) / name, track, options)
+                written += [made.replace(out / made.name) for made in sorted(Path(folder).iterdir())]
+        except MotionFileError as error:
+            if not options.skip_broken:
+                raise
+            skipped.append(str(error))
+    if skipped and not written:
+        raise MotionFileError(f"{source}: none of its {len(names)} files can be read: {skipped[0]}")
+    if skipped:
+        print(f"{len(skipped)} of {len(names)} files skipped: {'; '.join(skipped)}", flush=True)
     return written
 
 
@@ -191,14 +203,6 @@ def _names(source: Path) -> dict[Path, str]:
             taken.add(name.lower())
         names[path] = name
     return names
-
-
-def _load_detector(options: PredictOptions) -> PersonDetector | None:
-    if options.detector is None:
-        return None
-    path = Path(options.detector)
-    model = {file: model for model, file in WEIGHTS.items()}.get(path.name, next(iter(WEIGHTS)))
-    return PersonDetector(path, model, device=options.device)
 
 
 def _predict_one(

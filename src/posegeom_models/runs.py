@@ -1,7 +1,8 @@
 """Run folders: what training leaves on disk, and the way back from there to a model.
 
 A run folder holds `run.json` (which model, by which version, on what), `config.yaml` (everything that was chosen),
-`constants.safetensors` (the answers that look at no image), `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+`constants.safetensors` (the answers that look at no image), `checkpoints/`, `metrics.jsonl` and `tensorboard/`; and
+`puppet.npz`, where people are drawn by a puppet of one's own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -151,7 +153,7 @@ class Run:
             what = "no such folder" if not folder.is_dir() else "holds no run (there is no run.json in it)"
             raise FileNotFoundError(f"{folder}: {what}; posegeom train makes one")
         try:
-            model = json.loads((folder / "run.json").read_text(encoding="utf-8"))["model"]
+            model = _read_facts(folder)["model"]
             parser = config_parser(model)
             parsed = parser.parse_string((folder / "config.yaml").read_text(encoding="utf-8"))
             config = build_config(model, parsed)
@@ -164,10 +166,12 @@ class Run:
     def check(cls, folder: Path, model: str, config: Any) -> Run:
         """The run that a folder holds or is to hold; nothing is written.
 
+        A run that ended before its first checkpoint holds nothing, and any other one may take its place.
+
         Raises:
             ValueError: the folder holds another model's run, or one with another configuration; names the field.
         """
-        if (folder / "run.json").is_file():
+        if (folder / "run.json").is_file() and checkpoints.find(folder / "checkpoints"):
             there = cls.open(folder)
             if there.model != model:
                 raise ValueError(f"{folder} holds a run of {there.model}; choose another --out")
@@ -187,22 +191,32 @@ class Run:
             "machine": _machine(device),
         }
         told: dict[str, Any] = {"model": self.model, **here}
-        if (self.folder / "run.json").is_file():
-            told = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
-            before = [{name: told[name] for name in here}, *told.get("continued", [])]
+        goes_on = (self.folder / "run.json").is_file() and bool(checkpoints.find(self.folder / "checkpoints"))
+        if goes_on:
+            told = _read_facts(self.folder)
+            before = [{name: told.get(name) for name in here}, *told.get("continued", [])]
             if here not in before:
                 told["continued"] = [*before[1:], here]
         _write(self.folder / "run.json", json.dumps(told, indent=1) + "\n")
         _write(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+        puppet = getattr(getattr(self.config, "network", None), "puppet", None)
+        if puppet is not None and not (goes_on and self._puppet.is_file()):
+            temporary = self._puppet.with_name(".puppet.npz.tmp")
+            shutil.copyfile(puppet, temporary)
+            os.replace(temporary, self._puppet)
+
+    @property
+    def _puppet(self) -> Path:
+        """The puppet that training began with, which need not stay where it was."""
+        return self.folder / "puppet.npz"
 
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json says; and of the newest checkpoint the step, the samples until then, and the seconds."""
-        facts: dict[str, Any] = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
         newest = self._newest()
-        state = json.loads((newest.path / "state.json").read_text(encoding="utf-8"))
         samples = newest.step * self.config.training.batch_size
-        return {**facts, "step": newest.step, "samples": samples, "seconds": state.get("seconds")}
+        told = {"step": newest.step, "samples": samples, "seconds": newest.state().get("seconds")}
+        return {**_read_facts(self.folder), **told}
 
     def _newest(self) -> checkpoints.Checkpoint:
         saved = checkpoints.find(self.folder / "checkpoints")
@@ -221,10 +235,12 @@ class Run:
         config = self.config
         network = getattr(config, "network", None)
         begun = [name for name in ("weights", "feature_weights") if getattr(network, name, None) is not None]
-        if begun:
-            # The checkpoint has all weights: those that training began with need not be there any more.
-            blank = dict.fromkeys(begun)
-            config = dataclasses.replace(config, network=dataclasses.replace(config.network, **blank))
+        # The checkpoint has all weights: those that training began with need not be there any more.
+        instead: dict[str, Any] = dict.fromkeys(begun)
+        if getattr(network, "puppet", None) is not None and self._puppet.is_file():
+            instead["puppet"] = self._puppet
+        if instead:
+            config = dataclasses.replace(config, network=dataclasses.replace(config.network, **instead))
         networks: nn.Module = find_model(self.model).recipe(config).networks
         newest.restore(networks)
         return networks.to(device).eval()
@@ -255,8 +271,13 @@ class Run:
         return masked is not None and masked(self.config)
 
     def constants(self) -> Constants:
-        """The answers that look at no image, from this run's training set."""
-        return Constants.load(self.folder / "constants.safetensors")
+        """The answers that look at no image, from this run's training set.
+
+        Raises:
+            ValueError: they are not there, damaged, or those of another skeleton or size.
+        """
+        skeleton = find_model(self.model).skeleton(self.config)
+        return Constants.load(self.folder / "constants.safetensors", len(skeleton.joints), self.config.data.size)
 
 
 def plain(value: Any) -> Any:
@@ -294,11 +315,28 @@ def resolved(config: Any) -> Any:
 
 
 def check_device(name: str) -> None:
-    """Raise unless this machine has a device of that name."""
+    """Raise unless this machine has a device of that name, and it can compute."""
     try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+            raise ValueError("must be cpu, cuda, cuda:1 and so on, or mps")
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _read_facts(folder: Path) -> dict[str, Any]:
+    """What a folder's run.json says.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        told: Any = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{folder}: run.json cannot be read: {error}") from None
+    if not isinstance(told, dict) or not isinstance(told.get("continued", []), list):
+        raise ValueError(f"{folder}: run.json cannot be read: it must hold what a run.json of posegeom train holds")
+    return told
 
 
 def _write(path: Path, text: str) -> None:

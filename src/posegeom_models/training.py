@@ -7,7 +7,6 @@ the batch from (seed, step), so that a run which was killed and resumed ends wit
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from posegeom_models import checkpoints
+from posegeom_models.curves import Log
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -95,6 +95,8 @@ class TrainingConfig:
         for name in ("seed", "workers", "threads", "picture_every", "warmup", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.seed >= 2**31:  # the seeds of single steps, made of it, must fit into 63 bits
+            raise ValueError(f"seed must be below 2**31, got {self.seed}")
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}")
         if self.decay not in ("none", "cosine"):
@@ -211,10 +213,16 @@ class Descent(Generic[Batch]):
             gradients[place] = piece.view_as(filled[place])
 
     def finite_values(self) -> dict[str, float]:
-        """This step's terms; raises `DivergenceError` where one is no finite number."""
+        """This step's terms, means over all processes; raises `DivergenceError` where one is no finite number.
+
+        A term that is not finite for one process is not finite for any: all of them stop, and none waits for another.
+        """
         if not self.values:
             return {}
-        numbers = torch.stack([value.float() for value in self.values.values()]).tolist()
+        terms = torch.stack([value.float() for value in self.values.values()])
+        if self.fabric.world_size > 1:
+            terms = torch.as_tensor(self.fabric.all_reduce(terms, reduce_op="mean"))
+        numbers = terms.tolist()
         for label, number in zip(self.values, numbers, strict=True):
             if not math.isfinite(number):
                 raise DivergenceError(
@@ -225,7 +233,7 @@ class Descent(Generic[Batch]):
 
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Within it, modules are as in evaluation: no gradient to their parameters, batch statistics used but not moved."""
+    """Within it, modules are as in evaluation: no gradient to their parameters, norms by running statistics."""
     flags = [(p, p.requires_grad) for module in modules for p in module.parameters()]
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
@@ -342,22 +350,22 @@ def train(
     config: TrainingConfig,
     folder: Path,
     fabric: Fabric,
-    resume: bool = True,
     quiet: bool = False,
 ) -> dict[str, float]:
     """Train until `config.steps`, from the newest checkpoint in `folder` if there is one; return the last values.
 
     Raises:
+        ValueError: the checkpoint is damaged or another model's, or other processes do not have it.
         DivergenceError: a loss was not finite. The last checkpoint is from before that.
         Interrupted: Ctrl-C; a checkpoint of the last finished step has been written.
         OSError: a checkpoint could not be written; the one before it is untouched.
     """
     recipe.networks.to(fabric.device)
-    saved = checkpoints.find(folder / "checkpoints") if resume else []
-    start, seconds = 0, 0.0
+    saved = checkpoints.find(folder / "checkpoints")
+    start, seconds = saved[-1].step if saved else 0, 0.0
+    _check_same_start(fabric, start, folder)
     if saved:
         seconds = saved[-1].restore(recipe.networks, recipe.optimizers).get("seconds", 0.0)
-        start = saved[-1].step
     began = time.perf_counter()
     _share_weights(fabric, recipe.networks)
     loader = torch.utils.data.DataLoader(
@@ -371,7 +379,7 @@ def train(
     )
     values: dict[str, float] = {}
     before: Descent[Batch] | None = None
-    with _Interruption() as interruption, _Log(folder, fabric, config, start, quiet) as log:
+    with _Interruption() as interruption, Log(folder, fabric, config, start, quiet) as log:
         recipe.networks.train()
         waited = time.perf_counter()
         for step, batch in zip(range(start, config.steps), loader, strict=True):
@@ -415,6 +423,18 @@ def train(
     return values
 
 
+def _check_same_start(fabric: Fabric, start: int, folder: Path) -> None:
+    """Raise on every process unless all of them found the same checkpoint: only the first one writes any."""
+    if fabric.world_size == 1:
+        return
+    steps = torch.as_tensor(fabric.all_gather(torch.tensor(start, device=fabric.device))).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"the processes would go on from different steps, {', '.join(map(str, steps))}: all machines must see the "
+            f"checkpoints of {folder}, so put it on a disk that they share"
+        )
+
+
 def _share_weights(fabric: Fabric, networks: nn.Module) -> None:
     """Every process starts from the weights of the first one."""
     if fabric.world_size > 1:
@@ -432,78 +452,3 @@ def _anywhere(fabric: Fabric, flag: bool) -> bool:
         return flag
     count = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
     return bool(torch.as_tensor(count) > 0)
-
-
-class _Log:
-    """Curves and pictures for TensorBoard, a line per point in metrics.jsonl, and a progress bar: process 0 alone."""
-
-    def __init__(self, folder: Path, fabric: Fabric, config: TrainingConfig, start: int, quiet: bool) -> None:
-        self.folder, self.config, self.start = folder, config, start
-        self.active = fabric.is_global_zero
-        self.quiet = quiet or not self.active
-        self.waited = 0.0
-        self.began = time.perf_counter()
-        self.done = start
-
-    def __enter__(self) -> _Log:
-        if self.active:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._cut_curves()
-            self.writer = SummaryWriter(self.folder / "tensorboard", purge_step=self.start + 1)
-        if not self.quiet:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self.bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[speed]}  {task.fields[losses]}"),
-            )
-            self.task = self.bar.add_task("", total=self.config.steps, completed=self.start, speed="", losses="")
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.quiet:
-            self.bar.stop()
-        if self.active:
-            self.writer.close()
-
-    def _cut_curves(self) -> None:
-        """What a killed run noted after its last checkpoint is about to be noted again."""
-        path = self.folder / "metrics.jsonl"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            # The last line of a killed run may be half a line.
-            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= self.start]
-            path.write_text("".join(kept), encoding="utf-8")
-
-    def advance(self) -> None:
-        """One more step."""
-        self.done += 1
-        if not self.quiet:
-            self.bar.advance(self.task)
-
-    def point(self, step: int, values: Mapping[str, float]) -> None:
-        """The terms of a step, samples a second, and the share of time spent waiting for data."""
-        if not self.active:
-            return
-        elapsed = max(time.perf_counter() - self.began, 1e-9)
-        speed = (self.done + 1 - self.start) * self.config.batch_size / elapsed
-        waiting = self.waited / elapsed
-        for name, value in (*values.items(), ("speed/samples per second", speed), ("speed/waiting", waiting)):
-            self.writer.add_scalar(name, value, step)
-        line = {"step": step, **values, "samples_per_second": round(speed, 2), "waiting": round(waiting, 4)}
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if not self.quiet:
-            losses = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
-            self.bar.update(self.task, speed=f"{speed:.0f}/s", losses=losses)
-
-    def pictures(self, step: int, images: Mapping[str, Tensor]) -> None:
-        """Images (3, H, W)."""
-        for name, image in images.items():
-            self.writer.add_image(name, image.detach().float().cpu().clamp(0, 1), step)

@@ -1,4 +1,4 @@
-"""Clips of footage: the split by motion of the background, frame pairs, and backgrounds by the median (002, §3.2)."""
+"""Clips of footage: the split by motion of the background, and backgrounds by the median (002, §3.2)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ STILL = 0.03
 
 _PREVIEW = 64
 
-_TRIES = 200
-
-
 Floats = NDArray[np.float32]
 
 
@@ -50,13 +47,6 @@ class FootageSplit(NamedTuple):
     paired: tuple[Clip, ...]
     unpaired: tuple[Clip, ...]
     skipped: tuple[str, ...]
-
-
-class FramePair(NamedTuple):
-    """Two frames of one clip: 002's I_s (appearance) and I_t (pose)."""
-
-    source: VideoFrame
-    target: VideoFrame
 
 
 def cut_clips(video: str | Path, length: float = 10.0, shortest: float = SHORTEST) -> tuple[Clip, ...]:
@@ -169,38 +159,6 @@ def split_footage(
     if skipped:
         warnings.warn(f"{len(skipped)} of {len(videos)} videos skipped: {skipped[0]}", stacklevel=2)
     return FootageSplit(tuple(paired), tuple(unpaired), tuple(skipped))
-
-
-def frame_pairs(clip: Clip, gap: float, count: int, random: np.random.Generator) -> Iterator[FramePair]:
-    """Pairs of frames of a clip that are at least `gap` seconds apart, all such pairs being equally likely.
-
-    Args:
-        clip: the clip.
-        gap: seconds; less than the clip's length.
-        count: how many.
-        random: the only source of chance.
-
-    Raises:
-        MotionFileError: the video cannot be read.
-        ValueError: the clip is not longer than the gap.
-    """
-    free = clip.end - clip.start - gap
-    if gap < 0 or free <= 0:
-        raise ValueError(f"gap must be between 0 and the clip's {clip.end - clip.start:.2f} s, got {gap}")
-    with Video(clip.path) as video:
-        tries = 0
-        while count > 0:
-            early, late = np.sort(random.uniform(0, free, 2))
-            first = video.at(clip.start + float(early))
-            second = video.at(clip.start + float(late) + gap)
-            # A frame can be older than the moment that it is shown at.
-            if second.seconds - first.seconds < gap - 1e-6:
-                tries += 1
-                if tries > _TRIES:
-                    raise MotionFileError(f"{clip.path}: has no two frames {gap} s apart in this clip")
-                continue
-            count, tries = count - 1, 0
-            yield FramePair(first, second) if random.uniform() < 0.5 else FramePair(second, first)
 
 
 def median_background(clip: Clip, frames: int = 31) -> Image:

@@ -1,17 +1,21 @@
-"""Boxes round people: from a file, or by torchvision's Faster R-CNN when that is asked for."""
+"""Boxes round people: from a file, from masks, or by torchvision's Faster R-CNN when that is asked for."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from posegeom_models.data.files import MotionFileError, error_at, numbers_of, read_lines, shown
 from posegeom_models.data.images import Image
 from posegeom_models.data.jsonfile import is_number, read_json
 from posegeom_models.data.packages import require
+from posegeom_models.data.saliency import read_mask
+from posegeom_models.data.video import Video
 
 WEIGHTS = {
     "fasterrcnn_resnet50_fpn": "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth",
@@ -48,19 +52,25 @@ def read_boxes(path: str | Path) -> dict[str, tuple[PersonBox, ...]]:
     """Boxes by the name of their video (or image), each video's by frame, the best of a frame first.
 
     A .csv has the columns video, frame, left, top, right, bottom, and perhaps score, named in its first line. A .json
-    is {"clip.mp4": [[frame, left, top, right, bottom, score], ...]}, with or without scores.
+    is {"clip.mp4": [[frame, left, top, right, bottom, score], ...]}, with or without scores. A folder holds masks of
+    what is salient, clip.mp4/000012.png for frame 12 (`posegeom_models.data.saliency.read_mask`); the boxes are round
+    all that they show, and where they show nothing there is none.
 
     Raises:
         MotionFileError: the file is broken.
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    if path.suffix.lower() == ".csv":
+    if path.is_dir():
+        found = _mask_boxes(path)
+    elif path.suffix.lower() == ".csv":
         found = _csv_boxes(path)
     elif path.suffix.lower() == ".json":
         found = _json_boxes(path)
     else:
-        raise MotionFileError(f"{path}: boxes must be in a .csv or .json, got {path.suffix or 'no suffix'!r}")
+        raise MotionFileError(
+            f"{path}: boxes must be in a .csv, a .json or a folder of masks, got {path.suffix or 'no suffix'!r}"
+        )
     if not found:
         raise MotionFileError(f"{path}: holds no boxes")
     return {video: tuple(sorted(boxes, key=lambda box: (box.frame, -box.score))) for video, boxes in found.items()}
@@ -122,6 +132,20 @@ def _json_boxes(path: Path) -> dict[str, list[PersonBox]]:
     return found
 
 
+def _mask_boxes(folder: Path) -> dict[str, list[PersonBox]]:
+    found: dict[str, list[PersonBox]] = {}
+    for video in sorted(path for path in folder.iterdir() if path.is_dir()):
+        for path in sorted(video.iterdir()):
+            if not path.stem.isdecimal():
+                raise MotionFileError(f"{path}: a mask must be named by its frame's number, such as 000012.png")
+            mask = read_mask(path)
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            if len(rows):
+                edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+                found.setdefault(video.name, []).append(PersonBox(int(path.stem), *map(float, edges)))
+    return found
+
+
 class PersonDetector:
     """torchvision's Faster R-CNN, trained on COCO; finds people.
 
@@ -176,3 +200,30 @@ class PersonDetector:
         people = (found["labels"] == _PERSON) & (found["scores"] >= self.score)
         rows = zip(found["boxes"][people].tolist(), found["scores"][people].tolist(), strict=True)
         return tuple(PersonBox(frame, box[0], box[1], box[2], box[3], score) for box, score in rows)
+
+
+Detector = Callable[[Image, int], tuple[PersonBox, ...]]
+"""An image (H, W, 3) and the number of its frame -> the people in it, the surest first; such as a `PersonDetector`."""
+
+
+def load_detector(weights: str | Path, device: torch.device | str = "cpu") -> PersonDetector:
+    """The detector of which a file holds the weights, by the file's name; the first of `WEIGHTS` for any other name."""
+    model = {file: model for model, file in WEIGHTS.items()}.get(Path(weights).name, next(iter(WEIGHTS)))
+    return PersonDetector(weights, model, device=device)
+
+
+def find_boxes(video: str | Path, detector: Detector, rate: float | None = None) -> tuple[PersonBox, ...]:
+    """The people in a video, by frame and the surest of a frame first, as `read_boxes` gives them.
+
+    Args:
+        video: the file, which is decoded as a stream.
+        detector: asked for one frame after the other.
+        rate: at most so many frames per second; None for all.
+
+    Raises:
+        MotionFileError: the video cannot be read.
+    """
+    with Video(video) as opened:
+        return tuple(
+            box for frame in opened.frames(rate=rate) for box in detector(frame.image, opened.number_at(frame.seconds))
+        )

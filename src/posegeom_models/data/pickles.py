@@ -1,8 +1,8 @@
 """Pickles read without running what they say: only numpy arrays, dtypes and scalars, and builtin containers.
 
-A pickle is a program for a small machine that may call any function by its name. Here the machine knows nine names,
-all of which stand for the functions below; any other name ends the reading. No numpy object is ever made by numpy's
-own unpickling, whose arrays and dtypes trust the file.
+A pickle is a program for a small machine that may call any function by its name. Here the machine knows the few names
+of `_KNOWN`, all of which stand for the functions below; any other name ends the reading. No numpy object is ever made
+by numpy's own unpickling, whose arrays and dtypes trust the file.
 """
 
 from __future__ import annotations
@@ -94,6 +94,9 @@ class _Array:
         raw = content.encode("latin-1") if isinstance(content, str) else content
         if not isinstance(raw, (bytes, bytearray)) or len(raw) != math.prod(shape) * dtype.itemsize:
             raise _RefusedError(f"an array of {shape} {dtype} that holds something else")
+        if dtype.itemsize == 0 and math.prod(shape) > 0:
+            # Texts without letters need no bytes in the file, but numpy gives each of them a place in memory.
+            raise _RefusedError(f"an array of {shape} texts without letters")
         flat = np.frombuffer(bytes(raw), dtype) if len(raw) else np.empty(math.prod(shape), dtype)
         self.value = flat.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
         return self

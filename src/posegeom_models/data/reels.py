@@ -31,7 +31,7 @@ from posegeom_models.data.cropping import (
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.filming import view_take
 from posegeom_models.data.footage import SHORTEST, STILL, split_footage
-from posegeom_models.data.persons import read_boxes
+from posegeom_models.data.persons import Detector, find_boxes, read_boxes
 from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.data.repertoire import action_of
 from posegeom_models.data.samples import Sample, Samples
@@ -170,6 +170,7 @@ class Reel:
         rate: float | None = None,
         still: bool | None = None,
         missing: str = "error",
+        skip_broken: bool = False,
     ) -> Reel:
         """The persons of a data set, each cut square round its box, or round its 2D points where there is no box.
 
@@ -190,6 +191,8 @@ class Reel:
             still: whether the cameras stand still; None where the samples are to tell: those whose rotation and
                 translation are known and stay the same.
             missing: what to do where the source has no such joint: "error", or "zeros" for zeros that are not `known`.
+            skip_broken: leave out sequences with an image that is not there or cannot be read, and warn once at the end
+                how many they were. What else of the samples to leave out, they know themselves.
 
         Raises:
             ValueError: samples without images, joints, or points and camera; no samples; joints that the source
@@ -215,14 +218,27 @@ class Reel:
         strip, order = Strip(size), list[_Pose]()
         people: dict[tuple[str, str], int] = {}
         identity: list[int] = []
+        action, skipped = list[str](), list[str]()
         for number, (key, poses) in enumerate(sequences.items()):
             poses.sort(key=lambda pose: pose.sample.frame)
-            of_sequence = [pose.sample for pose in poses]
-            for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, rate or 1.0, still):
-                strip.add(number, cut)
+            of_sequence, begun = [pose.sample for pose in poses], len(strip)
+            try:
+                for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, rate or 1.0, still):
+                    strip.add(number, cut)
+            except (MotionFileError, FileNotFoundError) as error:
+                if not skip_broken:
+                    raise
+                strip.keep(begun)
+                skipped.append(str(error))
+                continue
             # Who is not named is nobody in particular.
             identity += [people.setdefault(key[:2], len(people)) if key[1] else -1] * len(poses)
             order += poses
+            action.append(key[-1])
+        if skipped:
+            warnings.warn(f"{len(skipped)} of {len(sequences)} sequences skipped: {skipped[0]}", stacklevel=2)
+        if not order:
+            raise ValueError(f"no sequence of {len(sequences)} has images that can be read: {skipped[0]}")
         known = torch.stack([pose.known for pose in order])
         points = torch.stack([pose.square.place(pose.points, size) for pose in order]).float()
         return cls(
@@ -231,7 +247,7 @@ class Reel:
             torch.where(known.unsqueeze(-1), points, 0.0),
             *strip.times(),
             skeleton,
-            tuple(key[-1] for key in sequences),
+            tuple(action),
             torch.tensor(identity),
             known,
             segmented=False,
@@ -250,6 +266,7 @@ class Reel:
         margin: float = MARGIN,
         skeleton: Skeleton = BODY_17,
         skip_broken: bool = False,
+        detector: Detector | None = None,
     ) -> Reel:
         """A folder of videos by 002's rule (§3.2): clips whose background stands still, and clips where it moves.
 
@@ -267,6 +284,7 @@ class Reel:
             margin: side of the square over the longer side of the box.
             skeleton: of the joints that are not known.
             skip_broken: leave out videos that cannot be read, and warn once at the end how many they were.
+            detector: finds the boxes where there is no file of them.
 
         Raises:
             MotionFileError: a video or the boxes cannot be read, or the boxes do not have a video.
@@ -282,8 +300,10 @@ class Reel:
                 if found is not None and video.name not in found:
                     raise MotionFileError(f"{boxes}: has no boxes of {video.name}")
                 split = split_footage([video], threshold, length, shortest)
+                of_video = None if found is None else found[video.name]
+                if of_video is None and detector is not None:
+                    of_video = find_boxes(video, detector, rate)
                 for clip in sorted(split.paired + split.unpaired, key=lambda clip: clip.start):
-                    of_video = None if found is None else found[video.name]
                     number = strip.clip[-1] + 1 if strip.clip else 0
                     for cut in cut_clip(clip, size, rate, clip in split.paired, of_video, margin):
                         strip.add(number, cut)

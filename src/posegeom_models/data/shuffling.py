@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def share_of(numbers: Tensor, share: float) -> Tensor:
+    """A share of some numbers, evenly spread over them: as many as round(share · len), and at least one above 0.
+
+    Args:
+        numbers: (N,).
+        share: in [0, 1].
+    """
+    count = max(round(share * len(numbers)), min(len(numbers), math.ceil(share)))
+    return numbers[torch.arange(count) * len(numbers) // max(count, 1)]
 
 
 class Shuffle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,8 @@ class NetworkConfig:
             for one that holds every pose. That one would keep the camera too far away for people who fill their crops.
         lifted: the branches see the joints' key points and nothing else of the image, so that they can also learn from
             poses without images (`posegeom_models.ksp.imagined`). The paper: False.
+        mirrored: at test time, key points are the means of those of the image and of its mirror image. Needs lifted.
+            The paper: False.
         ablation: "without_fk" predicts the joints directly, "without_maps" replaces T_m by a network (Table 4).
     """
 
@@ -63,6 +66,7 @@ class NetworkConfig:
     translation: bool = False
     reach: float | None = None
     lifted: bool = False
+    mirrored: bool = False
     ablation: str = "none"
 
     def __post_init__(self) -> None:
@@ -75,8 +79,22 @@ class NetworkConfig:
             raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone!r}")
+        if self.mirrored and not self.lifted:
+            raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
         if len(self.appearance_widths) < halvings:
             raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
+        for name in ("appearance_widths", "decoder_widths"):
+            if any(width < 1 or width % 8 for width in getattr(self, name)):
+                # A normalisation by groups follows each of these convolutions.
+                raise ValueError(f"{name} must be multiples of 8, got {getattr(self, name)}")
+        for name in ("width", "pool", "hidden", "pose_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("sigma", "limb_width", "limb_stretch", "focal", "distance"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if self.reach is not None and not 0 < self.reach < math.inf:
+            raise ValueError(f"reach must be above 0, or null for the farthest that a joint can be, got {self.reach}")
 
 
 def lifting_branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -119,11 +137,22 @@ class PoseEncoder(nn.Module):
             features, logits = self.trunk(images)
             heat = logits[:, : len(self.skeleton.joints)]
             if self.config.lifted:
-                cells, side = pg.soft_argmax(heat), self.config.size
-                return self.lift((cells + 0.5) * (side / heat.shape[-1]) - 0.5)._replace(heat=heat)
+                return self.lift(self._key_points(heat))._replace(heat=heat)
         else:
             features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
         return self._pose(features)._replace(heat=heat)
+
+    def both_ways(self, images: Tensor) -> Pose:
+        """The pose for the means of the key points of images and of their mirror images; `config.lifted` only."""
+        assert isinstance(self.trunk, KeyPyramid)  # the configuration's check
+        _, heat = self.trunk(images)
+        _, mirrored = self.trunk(images.flip(-1))
+        back = pg.flip_joints(self._key_points(mirrored), self.skeleton, width=self.config.size)
+        return self.lift((self._key_points(heat) + back) / 2)._replace(heat=heat)
+
+    def _key_points(self, heat: Tensor) -> Tensor:
+        """(B, J, 2) pixels of the image, of heatmaps (B, J, h, w)."""
+        return (pg.soft_argmax(heat) + 0.5) * (self.config.size / heat.shape[-1]) - 0.5
 
     def lift(self, points: Tensor) -> Pose:
         """Key points (B, J, 2) in pixels to the pose that the branches take them for; `config.lifted` only."""
@@ -170,17 +199,20 @@ class SpatialMaps(nn.Module):
             nn.ReLU(inplace=True),
         )
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Points (B, J, 2) in pixels of the image, to (B, 128, H/stride, W/stride)."""
+    def draw(self, points: Tensor) -> Tensor:
+        """T_m of points (B, J, 2) in pixels of the image: maps (B, J + N, H/stride, W/stride) of joints, then limbs."""
         config, size = self.config, (self.side, self.side)
         if config.ablation == "without_maps":
-            drawn = self.network((points / config.size - 0.5).flatten(1)).unflatten(-1, (self.drawn, *size))
-        else:
-            cells = (points + 0.5) / config.stride - 0.5  # pixel centres are integers at every resolution
-            joints = pg.joint_heatmaps(cells, size, config.sigma)
-            limbs = pg.limb_maps(cells, self.skeleton.bones, size, config.limb_width, config.limb_stretch)
-            drawn = torch.cat((joints, limbs), dim=1)
-        maps: Tensor = self.convolutions(drawn)
+            maps: Tensor = self.network((points / config.size - 0.5).flatten(1)).unflatten(-1, (self.drawn, *size))
+            return maps
+        cells = (points + 0.5) / config.stride - 0.5  # pixel centres are integers at every resolution
+        joints = pg.joint_heatmaps(cells, size, config.sigma)
+        limbs = pg.limb_maps(cells, self.skeleton.bones, size, config.limb_width, config.limb_stretch)
+        return torch.cat((joints, limbs), dim=1)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (B, J, 2) in pixels of the image, to (B, 128, H/stride, W/stride)."""
+        maps: Tensor = self.convolutions(self.draw(points))
         return maps
 
 
@@ -234,5 +266,6 @@ class KspNetworks(nn.Module):
 
     def forward(self, images: Tensor) -> Pose:
         """The test-time path: an image to its pose."""
-        pose: Pose = self.pose_encoder(images)
+        encoder = self.pose_encoder
+        pose: Pose = encoder.both_ways(images) if self.config.mirrored else encoder(images)
         return pose
