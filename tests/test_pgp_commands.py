@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+
+import posegeom as pg
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("torchvision")
@@ -16,7 +19,9 @@ from posegeom_models import checkpoints
 from posegeom_models.cli import main
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.drawing import to_bytes
+from posegeom_models.pgp.networks import PgpNetworks
 from posegeom_models.pgp.synthesis import LABEL, PEOPLE, POSES, VIEWS
+from posegeom_models.runs import Run
 
 SMALLEST = """
 network: {size: 32, stride: 4, backbone: pyramid, width: 4, hidden: 16, appearance_widths: [8, 16],
@@ -40,11 +45,14 @@ lambda_points: 1.0
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pgp")
     (folder / "smallest.yaml").write_text(SMALLEST)
+    pg.Puppet.capsules(pg.BODY_17, (48, 48)).save(folder / "mine.npz")
     patch = pytest.MonkeyPatch()
     patch.setenv("POSEGEOM_DATA", str(folder / "nothing here"))
     command = ["train", "pgp", "--config", str(folder / "smallest.yaml"), "--out", str(folder / "run")]
-    assert main([*command, "--quiet", "true"]) == 0
+    assert main([*command, "--network.puppet", str(folder / "mine.npz"), "--quiet", "true"]) == 0
     patch.undo()
+    # From here on a run is all there is: what it was trained with need not stay.
+    (folder / "mine.npz").unlink()
     return folder / "run"
 
 
@@ -68,7 +76,7 @@ def test_parts_with_and_without_shape_are_scored_beside_the_constant_mask(
     assert main(command) == 0
     assert "parts without shape" in capsys.readouterr().out
     scores = json.loads((run / "evaluation" / "few.json").read_text())
-    parts = {"f1_person", "iou_person", "f1_parts", "iou_parts"}
+    parts = {"f1_person", "iou_person", "f1_parts", "iou_parts", "iou_parts_front"}
     assert parts < set(scores["model"])
     assert parts < set(scores["constant"])
     assert set(scores["unaware"]) == parts
@@ -77,6 +85,20 @@ def test_parts_with_and_without_shape_are_scored_beside_the_constant_mask(
     assert list(rows) == ["model", "unaware", "constant"]
     assert rows["unaware"]["p_mpjpe"] == ""
     assert float(rows["unaware"]["f1_person"]) == pytest.approx(scores["unaware"]["f1_person"], abs=1e-4)
+
+
+def test_a_run_keeps_the_puppet_that_it_was_trained_with(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    networks = Run.open(run).networks()
+    assert isinstance(networks, PgpNetworks)
+    assert networks.puppet.shape.shape == (12, 48, 48)
+    assert torch.equal(networks.puppet.shape, pg.Puppet.load(run / "puppet.npz").shape)
+    (tmp_path / "smallest.yaml").write_text(SMALLEST)
+    command = ["train", "pgp", "--config", str(tmp_path / "smallest.yaml"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--network.puppet", str(tmp_path / "nowhere.npz"), "--quiet", "true"]) == 2
+    assert "nowhere.npz" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_predict_writes_joints_of_a_picture(run: Path, tmp_path: Path) -> None:

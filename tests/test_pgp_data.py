@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import posegeom as pg
 
 pytest.importorskip("torchvision")
 
 from posegeom_models.data.augmentation import Changes, before
-from posegeom_models.data.reels import Frames
+from posegeom_models.data.files import MotionFileError
+from posegeom_models.data.reels import Frames, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.shuffling import Shuffle
+from posegeom_models.material import Material
 from posegeom_models.pgp.batches import PgpData
 from posegeom_models.pgp.configuration import PgpConfig, Turn, turn_of
 from posegeom_models.pgp.networks import PgpNetworks
 from posegeom_models.pgp.saliency import conspicuous, salient
 from posegeom_models.training import TrainingConfig
 from tests.test_pgp_networks import SMALL
+from tests.test_reels import film
 
 CONFIG = PgpConfig(
     network=SMALL,
@@ -92,10 +99,24 @@ def test_saliency_counts_less_after_a_set_iteration() -> None:
         ({"labelled_share": 2.0}, "labelled_share must be in"),
         ({"scenes": 1.5}, "scenes must be in"),
         ({"candidates": 0}, "candidates must be at least 1"),
-        ({"variant": "multi-view", "data": replace(CONFIG.data, cameras=1)}, "data.cameras of at least 2"),
+        ({"variant": "multi-view", "data": replace(CONFIG.data, cameras=1)}, "data.cameras of 2, got 1"),
+        ({"variant": "multi-view", "data": replace(CONFIG.data, cameras=3)}, "data.cameras of 2, got 3"),
         ({"variant": "multi-view", "network": replace(SMALL, ablation="without_fk")}, "canonical poses"),
         ({"lambda_heat": 1.0, "network": replace(SMALL, backbone="resnet18")}, "needs the pyramid"),
         ({"pairs": 3, "training": TrainingConfig(batch_size=4, accumulate=2)}, "pairs must be a multiple"),
+        ({"training": TrainingConfig(batch_size=1)}, "training.batch_size must be at least 2 x"),
+        ({"training": TrainingConfig(batch_size=4, accumulate=4)}, r"accumulate = 8, got 4: batch normalisation"),
+        ({"pairs": 2, "training": TrainingConfig(batch_size=4, accumulate=2)}, r"pairs must be at least 2 x .* = 4"),
+        ({"network": replace(SMALL, lifted=True), "with_unpaired": False}, "with_unpaired must be true"),
+        ({"lifted_poses": 0}, "lifted_poses must be a multiple"),
+        ({"labelled_share": 0.0}, "labelled_share must be above 0 for variant semi"),
+        ({"frame_step": 0}, "frame_step must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"beta": -1.0}, "beta must be at least 0"),
+        ({"lambda_view": -1.0}, "lambda_view must be at least 0"),
+        ({"pose_rate": float("nan")}, "pose_rate must be at least 0"),
+        ({"pair_gap": -0.5}, "pair_gap must be at least 0"),
+        ({"beta": 0.5, "beta_later": 0.6}, "beta_later must be at most beta, 0.5, got 0.6"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(wrong: dict[str, object], match: str) -> None:
@@ -117,20 +138,83 @@ def test_batches_are_functions_of_the_step_and_shares_make_the_whole(data: PgpDa
     assert "clip" in data.describe(step)
 
 
+@pytest.mark.parametrize("step", [0, LABELLED])
+def test_poses_without_images_are_dealt_out_as_the_frames_are(data: PgpData, step: int) -> None:
+    several = copy(data)
+    several.config = replace(CONFIG, network=replace(SMALL, lifted=True), lifted_poses=64)
+    batch = several.batch(step, 0, 1)
+    assert data.batch(step, 0, 1).lifted is None
+    assert batch.lifted is not None
+    assert batch.lifted.errors is not None
+    assert batch.lifted.canonical.shape == (64, 17, 3)
+    # Each pose has errors of a size of its own, none of them large.
+    sizes = batch.lifted.errors.std((1, 2))
+    assert float(sizes.min()) < 0.005
+    assert 0.02 < float(sizes.max()) < 0.045
+    whole = all_tensors(batch)
+    for rank in range(2):
+        for one, other in zip(all_tensors(several.batch(step, rank, 2)), whole, strict=True):
+            torch.testing.assert_close(one, other[rank::2], rtol=0, atol=1e-6)
+    parts = [all_tensors(several.part(batch, number, 2)) for number in range(2)]
+    assert all(torch.equal(torch.cat(pair), one) for *pair, one in zip(*parts, whole, strict=True))
+
+
 def test_an_iteration_may_have_fewer_samples_than_a_labelled_step() -> None:
     data = PgpData(replace(CONFIG, pairs=2))
     assert len(data.batch(0, 0, 1).target.number) == 2
     assert len(data.batch(LABELLED, 0, 1).target.number) == 4
 
 
-def test_pairs_are_of_one_video_and_labels_of_a_tenth(data: PgpData) -> None:
+def test_pairs_are_two_frames_of_one_video(data: PgpData) -> None:
     for step in range(4):
         batch = data.batch(step, 0, 1)
         assert batch.source is not None
         assert torch.equal(data.reel.clip[batch.source.number], data.reel.clip[batch.target.number])
         assert bool((batch.source.number != batch.target.number).all())
-    assert PgpConfig().labelled_share == 0.1
-    assert torch.equal(data.orders["labelled"].numbers, torch.arange(0, 24, 4))  # a quarter of 24 frames here
+    alone = replace(CONFIG.data, frames=1)
+    with pytest.raises(ValueError, match="pairs need clips of two frames, and there is none"):
+        PgpData(replace(CONFIG, data=alone))
+    assert len(PgpData(replace(CONFIG, data=alone, self_supervised=False)).orders["labelled"].numbers) == 2
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 1.0])
+def test_labels_are_the_share_of_the_frames_that_was_asked_for(share: float) -> None:
+    data = PgpData(replace(CONFIG, labelled_share=share, elsewhere=0.0))
+    numbers = data.orders["labelled"].numbers
+    assert len(numbers.unique()) == round(share * 24)
+    # Of every clip, and not of the first ones alone: in 000's Fig. 4 the share is the abscissa.
+    assert len(data.reel.clip[numbers].unique()) == min(len(numbers), 6)
+
+
+def test_a_frame_that_is_alone_in_its_clip_is_in_no_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Reel.render(RenderedBenchmark(CONFIG.data, "train"))
+    clip = whole.clip.clone()
+    clip[-1] += 1
+    lonely = replace(whole, clip=clip, action=())
+    monkeypatch.setattr(Material, "reel", lambda self, camera=0: lonely)
+    data = PgpData(CONFIG)
+    assert torch.equal(data.orders["iteration"].numbers, torch.arange(23))
+
+
+def test_footage_has_pairs_and_no_labels_and_may_be_broken(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    film(tmp_path / "still.mp4", 6)
+    film(tmp_path / "turning.mp4", 6, pan=2.0)
+    (tmp_path / "broken.mp4").write_bytes((tmp_path / "still.mp4").read_bytes()[:2000])
+    config = replace(CONFIG, footage=tmp_path, variant="unsup", elsewhere=0.0)
+    with pytest.raises(MotionFileError, match=r"broken\.mp4"):
+        PgpData(config)
+    with pytest.warns(UserWarning, match="1 of 3 videos skipped"):
+        filmed = PgpData(replace(config, skip_broken=True))
+    assert set(filmed.orders) == {"iteration", "views"}
+    assert filmed.reel.moving.unique().tolist() == [False, True]
+    batch = filmed.batch(0, 0, 1)
+    assert batch.source is not None
+    assert batch.salient is not None
+    assert torch.equal(filmed.reel.clip[batch.source.number], filmed.reel.clip[batch.target.number])
+    (tmp_path / "broken.mp4").unlink()
+    with pytest.raises(ValueError, match="variant 'weakly' needs labels, and footage has none"):
+        PgpData(replace(config, variant="weakly"))
 
 
 def test_the_source_is_the_candidate_with_the_most_distant_background(data: PgpData) -> None:
@@ -212,6 +296,37 @@ def test_labelled_frames_before_other_backgrounds_keep_the_person() -> None:
     torch.testing.assert_close(moved.image[0, :, :3], backdrop[0, :, :3])
 
 
+def test_a_share_of_the_labelled_frames_with_a_still_background_is_before_another(data: PgpData) -> None:
+    few = replace(CONFIG, labelled_share=1.0, jitter=0.0, turn=0.0, training=replace(CONFIG.training, batch_size=48))
+    shares = {}
+    for elsewhere in (0.0, 0.5, 1.0):
+        several = copy(data)
+        several.config = replace(few, elsewhere=elsewhere)
+        several.orders = {"labelled": Shuffle(torch.arange(24), 0)}
+        target = several.batch(LABELLED, 0, 1).target
+        plain = data.reel.frames(target.number)
+        # Half of them are mirrored: nothing else may have happened to those that stay where they were.
+        same = [(target.image == image).flatten(1).all(1) for image in (plain.image, plain.image.flip(-1))]
+        changed = ~(same[0] | same[1])
+        moving = data.reel.moving[target.number]
+        assert 0 < int(moving.sum()) < 48
+        assert not bool((changed & moving).any())
+        shares[elsewhere] = float(changed[~moving].float().mean())
+        for row in torch.nonzero(changed).flatten().tolist():
+            behind = (
+                nn.functional.max_pool2d((plain.image[row] - plain.background[row]).abs().sum(0)[None], 3, 1, 1) == 0
+            )
+            for image, empty in ((target.image[row], behind[0]), (target.image[row].flip(-1), behind[0])):
+                apart = (image - data.backdrops)[..., empty].abs().amax((1, 2))
+                if float(apart.min()) < 1e-5:
+                    break
+            else:
+                raise AssertionError(f"frame {row} is before no backdrop")
+    assert shares[0.0] == 0
+    assert 0.2 < shares[0.5] < 0.8
+    assert shares[1.0] == 1
+
+
 def test_what_is_unlike_the_edges_is_conspicuous() -> None:
     torch.manual_seed(0)
     image = 0.3 + 0.03 * torch.randn(2, 3, 40, 40)
@@ -259,6 +374,29 @@ def test_unpaired_poses_have_the_known_lengths_and_stand_upright(data: PgpData) 
         heads.append(pose.points[:, pg.BODY_17.index("head"), 1])
         feet.append(pose.points[:, pg.BODY_17.index("left_foot"), 1])
     assert float((torch.cat(heads) < torch.cat(feet)).float().mean()) > 0.85
+
+
+def test_unpaired_poses_are_seen_from_all_sides(data: PgpData) -> None:
+    """Azimuths in all quadrants, elevations up to the limit, no roll, and a place of its own for each."""
+    posed = data._posed(256, torch.Generator().manual_seed(0))
+    chosen = (posed.canonical.unsqueeze(1) - data.unpaired).abs().amax((2, 3)).argmin(1)
+    assert len(chosen.unique()) > 40
+    camera = posed.rotation @ data.upright[chosen].mT
+    right, _, away = camera.unbind(1)  # the camera's axes in the world, whose +Z is up
+    quadrants = torch.stack((away[:, 0] > 0, away[:, 1] > 0), dim=-1).float()
+    counts = torch.bincount((quadrants @ torch.tensor([2.0, 1.0])).long(), minlength=4)
+    assert int(counts.min()) > 40
+    assert float(right[:, 2].abs().max()) < 1e-5
+    limit = math.radians(CONFIG.elevation)
+    elevation = torch.asin(away[:, 2])
+    assert 0.9 * limit < float(elevation.abs().max()) <= limit + 1e-5
+    assert float(elevation.min()) < -0.5 * limit < 0.5 * limit < float(elevation.max())
+    torch.testing.assert_close(posed.raw.std(0), torch.full((3,), CONFIG.spread), rtol=0.15, atol=0)
+    level = copy(data)
+    level.config = replace(CONFIG, elevation=0.0)
+    posed = level._posed(64, torch.Generator().manual_seed(0))
+    chosen = (posed.canonical.unsqueeze(1) - data.unpaired).abs().amax((2, 3)).argmin(1)
+    assert float((posed.rotation @ data.upright[chosen].mT)[:, 2, 2].abs().max()) < 1e-5
 
 
 def test_views_are_of_the_same_instants_and_their_shift_is_the_cameras() -> None:

@@ -15,7 +15,8 @@ import posegeom as pg
 pytest.importorskip("torchvision")
 
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
-from posegeom_models.pgp.networks import ChannelwiseFC, NetworkConfig, PgpNetworks, Residual
+from posegeom_models.pgp.configuration import NetworkConfig
+from posegeom_models.pgp.networks import ChannelwiseFC, PgpNetworks, Residual
 from posegeom_models.pgp.synthesis import part_labels, transfer, turned_views
 from posegeom_models.poses import Pose
 
@@ -68,6 +69,27 @@ def test_the_papers_networks_have_the_papers_shapes() -> None:
     torch.testing.assert_close(lengths, torch.tensor(pg.BODY_17.lengths), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("ablation", ["none", "without_fk"])
+def test_before_training_everybody_stands_upright_and_faces_the_camera(ablation: str) -> None:
+    torch.manual_seed(0)
+    networks = PgpNetworks(replace(SMALL, hidden=256, ablation=ablation)).eval()
+    with torch.no_grad():
+        pose = networks(torch.rand(8, 3, 32, 32))
+    where = dict(zip(pg.BODY_17.joints, pose.in_camera.unbind(1), strict=True))
+    thigh, shank, torso, arm = 0.443, 0.443, 0.49, 0.277 + 0.248
+    # x is to the right, y down and z away: the left hand is to the right, the feet point to the camera.
+    expected = {
+        "neck": (0.0, -torso, 0.0),
+        "left_wrist": (0.151, arm - torso, 0.0),
+        "right_wrist": (-0.151, arm - torso, 0.0),
+        "left_ankle": (0.1337, thigh + shank, 0.0),
+        "right_foot": (-0.1337, thigh + shank, -0.134),
+    }
+    for name, place in expected.items():
+        off = (where[name] - torch.tensor(place)).norm(dim=-1)
+        assert float(off.mean()) < 0.2, name
+
+
 def test_one_pass_gives_what_pose_and_appearance_give_alone(networks: PgpNetworks) -> None:
     torch.manual_seed(0)
     images = torch.rand(2, 3, 32, 32)
@@ -100,6 +122,27 @@ def test_at_first_a_channelwise_layer_says_the_same_everywhere_of_each_map() -> 
     torch.testing.assert_close(said, said[..., :1, :1].expand_as(said))
     torch.testing.assert_close(layer(torch.full((1, 3, 4, 4), 0.7)), torch.full((1, 3, 4, 4), 0.7))
     assert float((layer.weight[0, 0] - layer.weight[1, 0]).detach().abs().max()) > 0.01  # each map of another region
+
+
+def test_lifted_branches_see_key_points_alone_and_the_figure_at_one_size() -> None:
+    torch.manual_seed(0)
+    encoder = PgpNetworks(replace(SMALL, lifted=True)).eval().encoder
+    features: list[Tensor] = []
+    encoder.local_vectors.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
+    points = 8 + 16 * torch.rand(1, 17, 2)
+    pose = encoder.lift(torch.cat((points, 2 * points - 3)))
+    figure, place, extent = features[0].split((34, 2, 1), dim=-1)
+    torch.testing.assert_close(figure[0], figure[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(place, torch.stack((points.mean(1)[0], (2 * points - 3).mean(1)[0])) / 32 - 0.5)
+    assert float(extent[1] - extent[0]) == pytest.approx(math.log(2), abs=1e-3)
+    # Of an image, the branches are told where its heatmaps have the joints; a heatmap's cell is four pixels wide.
+    assert pose.heat is None
+    image = torch.rand(2, 3, 32, 32)
+    seen = encoder.pose(image)
+    assert seen.heat is not None
+    found = 4 * pg.soft_argmax(seen.heat) + 1.5
+    torch.testing.assert_close(encoder.lift(found).joints, seen.joints)
+    torch.testing.assert_close(encoder.lift(found).points, seen.points)
 
 
 def test_a_standardized_appearance_is_never_the_same_for_everybody() -> None:
@@ -246,6 +289,7 @@ def test_before_training_the_parts_are_nearly_the_puppets_and_the_image_is_empty
 def test_without_fk_joints_are_in_the_cameras_axes_and_have_any_length() -> None:
     torch.manual_seed(0)
     networks = PgpNetworks(replace(SMALL, ablation="without_fk")).eval()
+    torch.nn.init.normal_(networks.encoder.local_vectors[-1].bias, std=0.1)
     pose = networks(torch.rand(2, 3, 32, 32))
     torch.testing.assert_close(pose.in_camera, pose.joints)
     lengths = pg.bone_vectors(pose.joints, pg.BODY_17).norm(dim=-1)
@@ -271,8 +315,13 @@ def test_a_puppet_of_one_labelled_picture_takes_the_capsules_place(tmp_path: Pat
     pose = standing(networks, 4.5)
     one, other = networks.drawn(pose).foreground > 0.5, capsules.drawn(pose).foreground > 0.5
     assert float((one & other).sum() / (one | other).sum()) > 0.5
-    # The template travels with the weights.
-    assert "puppet_shape" in networks.state_dict()
+    # The template travels with the weights, and so does how large it is: another file of the same size does no harm.
+    pg.Puppet.capsules(pg.BODY_17, (96, 96)).save(tmp_path / "person.npz")
+    again = PgpNetworks(replace(SMALL, size=96, puppet=tmp_path / "person.npz"))
+    of_the_file = float(again.pixels_of_a_metre)
+    again.load_state_dict(networks.state_dict())
+    assert abs(float(networks.pixels_of_a_metre) - of_the_file) > 1
+    torch.testing.assert_close(again.drawn(pose).maps, networks.drawn(pose).maps)
     pg.Puppet.capsules(pg.H36M_17, (16, 16)).save(tmp_path / "other.npz")
     with pytest.raises(ValueError, match="puppet of H36M_17"):
         PgpNetworks(replace(SMALL, puppet=tmp_path / "other.npz"))
@@ -317,8 +366,15 @@ def test_turned_views_turn_the_person_about_the_trunk(ablation: str) -> None:
         ({"decoder_widths": (8,)}, "decoder_widths must be 2"),
         ({"appearance_widths": (8,)}, "appearance_widths must be at least 2"),
         ({"ablation": "all"}, "ablation must be"),
-        ({"rule": "none"}, "rule must be"),
         ({"background": 2.0}, "background must be"),
+        ({"pool": 0}, "pool must be at least 1"),
+        ({"squeeze": 0}, "squeeze must be at least 1"),
+        ({"appearance_channels": 0}, "appearance_channels must be at least 1"),
+        ({"decoder_widths": (8, 0)}, "decoder_widths must be numbers of at least 1"),
+        ({"focal": 0.0}, "focal must be above 0"),
+        ({"backbone": "resnet18", "lifted": True}, "lifted needs the pyramid"),
+        ({"radius": -1.0}, "radius must be above 0"),
+        ({"far": 1.0}, "far must be above 1"),
         ({"backbone": "resnet18", "stride": 2, "decoder_widths": (8,)}, "stride must be 4, 8, 16 or 32"),
     ],
 )

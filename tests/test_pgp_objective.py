@@ -16,9 +16,10 @@ import posegeom as pg
 pytest.importorskip("torchvision")
 
 from posegeom_models.pgp.networks import PgpNetworks
-from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_p3d, l_seg, l_views
+from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_lifted, l_p3d, l_seg, l_views
 from posegeom_models.poses import Pose
 from posegeom_models.supervision import heat_error
+from posegeom_models.training import statistics_kept
 from tests.test_pgp_networks import SMALL, standing
 
 SIDE = 32
@@ -50,29 +51,18 @@ def halves(left: float, right: float) -> Tensor:
     return torch.cat((torch.full((1, SIDE, SIDE // 2), left), torch.full((1, SIDE, SIDE // 2), right)), dim=-1)
 
 
-def test_l_image_u_weighs_the_image_by_parts_and_saliency(networks: PgpNetworks) -> None:
+def test_l_image_u_weighs_the_image_by_parts_and_saliency(networks: PgpNetworks, pose: Pose) -> None:
     said = torch.zeros(1, PARTS + 1, SIDE, SIDE)
     said[:, 0], said[:, -1] = 0.75, 0.25
     stub(networks.decoder, "forward", lambda parts, appearance: (flat(0.5), said))
     salient = halves(1.0, 0.0)
-    terms = l_image_u(networks, flat(0.1), flat(0.2), flat(0.9), salient, beta=0.5)
+    terms = l_image_u(networks, flat(0.1), flat(0.2), pose, salient, beta=0.5)
     # |Î - I_t| = 0.3 everywhere; the weight is 0.75 + 0.5 on the left and 0.75 on the right.
     assert float(terms["image"]) == pytest.approx(0.3 * (1.25 + 0.75) / 2)
-    assert float(l_image_u(networks, flat(0.1), flat(0.2), flat(0.9), salient, 0.0)["image"]) == pytest.approx(0.225)
+    assert float(l_image_u(networks, flat(0.1), flat(0.2), pose, salient, 0.0)["image"]) == pytest.approx(0.225)
 
 
-def test_l_image_u_takes_the_pose_of_the_recolored_target_and_the_sources_appearance(networks: PgpNetworks) -> None:
-    seen: dict[str, Tensor] = {}
-    encode, dress = networks.encoder.pose, networks.encoder.appearance
-    stub(networks.encoder, "pose", lambda images: (seen.update(pose=images), encode(images))[1])
-    stub(networks.encoder, "appearance", lambda images: (seen.update(appearance=images), dress(images))[1])
-    source, target, recolored = (torch.rand(1, 3, SIDE, SIDE) for _ in range(3))
-    l_image_u(networks, source, target, recolored, halves(0.0, 0.0), 1.0)
-    assert seen["pose"] is recolored
-    assert seen["appearance"] is source
-
-
-def test_l_image_u_has_a_gradient_through_its_weight(networks: PgpNetworks) -> None:
+def test_l_image_u_has_a_gradient_through_its_weight(networks: PgpNetworks, pose: Pose) -> None:
     """Parts leave where the images disagree: the background's probability rises there."""
     logits = torch.zeros(1, PARTS + 1, SIDE, SIDE, requires_grad=True)
     stub(
@@ -80,7 +70,7 @@ def test_l_image_u_has_a_gradient_through_its_weight(networks: PgpNetworks) -> N
         "forward",
         lambda parts, appearance: (halves(0.9, 0.2).expand(1, 3, -1, -1), logits.softmax(1)),
     )
-    l_image_u(networks, flat(0.1), flat(0.2), flat(0.9), halves(0.0, 0.0), 0.0)["image"].backward()
+    l_image_u(networks, flat(0.1), flat(0.2), pose, halves(0.0, 0.0), 0.0)["image"].backward()
     assert logits.grad is not None
     slope = logits.grad[0, -1]
     assert bool((slope[:, : SIDE // 2] < 0).all())
@@ -122,7 +112,7 @@ def test_l_seg_is_cross_entropy_where_sure_and_self_entropy_where_not(networks: 
     depths = drawn_as(networks, halves(1.0, 0.0), halves(0.25, 0.5))
     said = torch.zeros(1, PARTS + 1, SIDE, SIDE)
     said[:, 0], said[:, -1] = 0.2, 0.8
-    stub(networks.decoder, "segmentation", lambda parts, appearance: said)
+    stub(networks.decoder, "parts_head", lambda maps, parts: said.log())
     again = standing(networks, 3.0, 0.4)._replace(joints=2 * pose.joints)
     stub(networks.encoder, "pose", lambda images: again)
     value = l_seg(networks, flat(0.0), pose)["parts"]
@@ -134,6 +124,27 @@ def test_l_seg_is_cross_entropy_where_sure_and_self_entropy_where_not(networks: 
     assert depths[0] is None
     assert depths[1] is not None
     torch.testing.assert_close(depths[1], 5 - 2 * pose.joints[..., 0])
+
+
+def test_l_seg_asks_the_pose_of_the_image_that_the_decoder_draws(networks: PgpNetworks, pose: Pose) -> None:
+    """D is passed once for ŷ and Î; its statistics move once, and those of D_I and E_p do not."""
+    networks.train()
+    seen: list[Tensor] = []
+    encode, stage = networks.encoder.pose, networks.decoder.stages[0]
+    stub(networks.encoder, "pose", lambda images: (seen.append(images), encode(images))[1])
+    person = torch.rand(2, 3, SIDE, SIDE)
+    both = Pose(*(None if value is None else torch.cat((value, value)) for value in pose))
+    parts = networks.drawn(both).maps[:, :-1]
+    with torch.no_grad(), statistics_kept(networks):
+        image = networks.decoder.image(parts, networks.encoder.appearance(person))
+    passes: list[int] = []
+    stage.register_forward_hook(lambda *_: passes.append(1))
+    l_seg(networks, person, both)
+    torch.testing.assert_close(seen[0], image)
+    assert len(passes) == 1
+    means = {name: value for name, value in networks.named_buffers() if name.endswith("running_mean")}
+    assert all(bool((means[name] == 0).all()) for name in means if name.startswith(("decoder.image", "encoder.trunk")))
+    assert any(bool((means[name] != 0).any()) for name in means if name.startswith("decoder.stages"))
 
 
 def test_the_labels_of_l_seg_have_no_gradient(networks: PgpNetworks, pose: Pose) -> None:
@@ -163,6 +174,21 @@ def test_l_p3d_has_the_terms_of_labels_if_they_are_wanted(networks: PgpNetworks,
     assert float(terms["view"]) == pytest.approx(3 * float(shift), rel=1e-4)
     assert float(terms["heat"]) == pytest.approx(2 * float(heat_error(pose._replace(heat=heat), pose.points, SIDE)))
     assert set(terms) == {"p_3D", "view", "heat"}
+
+
+def test_l_lifted_compares_the_pose_that_key_points_are_taken_for(networks: PgpNetworks, pose: Pose) -> None:
+    asked: list[Tensor] = []
+
+    def lift(points: Tensor) -> Pose:
+        asked.append(points)
+        return pose._replace(joints=pose.joints + 0.1, points=pose.points - 3.2)
+
+    stub(networks.encoder, "lift", lift)
+    terms = l_lifted(networks, pose, pose.points + 1)
+    assert torch.equal(asked[0], pose.points + 1)
+    shift = (pose.rotation @ torch.full((3,), 0.1)).abs().mean()
+    expected = {"p_3D": 0.1, "p_2D": 3.2 / SIDE, "view": float(shift)}
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=1e-4)
 
 
 def test_l_p3d_shows_the_person_before_a_scene(networks: PgpNetworks, pose: Pose) -> None:

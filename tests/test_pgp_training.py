@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from torch import Tensor
 
 pytest.importorskip("torchvision")
 
+from posegeom_models.data.reels import Reel
+from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.drawing import part_colors
 from posegeom_models.pgp.batches import PgpBatch, PgpData
 from posegeom_models.pgp.configuration import PgpConfig
 from posegeom_models.pgp.recipe import MODEL, PgpRecipe, predict
 from posegeom_models.pgp.synthesis import LABEL, PEOPLE, POSES, VIEWS, panels
+from posegeom_models.poses import Pose
 from posegeom_models.training import Descent, Objective, launch, train
 from tests.test_pgp_data import CONFIG, LABELLED
 from tests.test_pgp_networks import SMALL
@@ -132,11 +137,13 @@ def test_reencoded_images_are_no_part_of_the_running_statistics(data: PgpData) -
     sides = (encoder.trunk, encoder.local_vectors, encoder.camera_parameters)
     before = [value.clone() for side in sides for value in side.buffers() if value.is_floating_point()]
     watch = Watch(recipe, data, 1)
+    batch = data.batch(1, 0, 1)
+    batch = batch._replace(pose=recipe._p_z(batch))
     for name, objective in (("p3d_encoder", recipe._p3d), ("a_encoder", recipe._a), ("seg", recipe._seg)):
-        watch.minimize(name, objective, data.batch(1, 0, 1))
+        watch.minimize(name, objective, batch)
     after = [value for side in sides for value in side.buffers() if value.is_floating_point()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    watch.minimize("image_u", recipe._image_u, data.batch(1, 0, 1))
+    watch.minimize("image_u", partial(recipe._image_u, 1.0), batch)
     assert not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
@@ -146,6 +153,26 @@ def test_labels_and_views_move_the_poses_side_of_the_encoder(data: PgpData) -> N
     moved = watched(several, PgpData(several), LABELLED).moved
     assert list(moved) == ["views"]
     assert moved["views"][0] == POSE
+
+
+def test_branches_that_lift_key_points_learn_from_what_tells_depth(data: PgpData) -> None:
+    """Poses without images and 3D labels move them; 2D labels and L_I^u move what finds the key points."""
+    branches = {"encoder.local_vectors", "encoder.camera_parameters"}
+    moves: dict[str, set[str]] = {}
+    for variant in ("weakly", "semi"):
+        config = replace(CONFIG, network=replace(SMALL, lifted=True), lifted_poses=16, variant=variant)
+        lifting = copy(data)
+        lifting.config = config
+        for step in (1, LABELLED):
+            moved = watched(config, lifting, step).moved
+            assert list(moved)[-1] == "lifted"
+            assert moved["lifted"][0] == branches
+            moves |= {f"{variant}/{name}": parameters for name, (parameters, _) in moved.items()}
+    assert moves["weakly/labelled"] == {"encoder.trunk"}
+    assert moves["semi/labelled"] == {"encoder.trunk"} | branches
+    for variant in ("weakly", "semi"):
+        assert moves[f"{variant}/image_u"] & POSE == {"encoder.trunk"}
+        assert moves[f"{variant}/p3d_encoder"] >= {"encoder.trunk", "encoder.local_vectors"}
 
 
 def test_variants_have_the_terms_of_their_labels(data: PgpData) -> None:
@@ -166,18 +193,56 @@ def test_without_fk_bones_are_held_by_a_loss(data: PgpData) -> None:
     config = replace(CONFIG, network=replace(SMALL, ablation="without_fk"))
     assert "image_u/bones" in watched(config, data, 1).values
     assert "labelled/bones" in watched(config, data, LABELLED).values
+    # Nothing else differs: the encoder sees p_t's image once, and moves its statistics once.
+    passes = {}
+    for ablation in ("none", "without_fk"):
+        recipe = PgpRecipe(replace(CONFIG, network=replace(SMALL, ablation=ablation)))
+        batch, trunk = data.batch(1, 0, 1), recipe.networks.train().encoder.trunk
+        recipe._image_u(1.0, batch)
+        passes[ablation] = {int(v) for name, v in trunk.named_buffers() if name.endswith("batches_tracked")}
+    assert passes == {"none": {1}, "without_fk": {1}}
 
 
 def test_without_unpaired_poses_the_predicted_ones_take_their_place(data: PgpData) -> None:
     batch = data.batch(1, 0, 1)
     recipe = PgpRecipe(replace(CONFIG, with_unpaired=False))
     recipe.networks.eval()
-    torch.testing.assert_close(recipe._posed(batch).points, recipe.networks.encoder.pose(batch.target.image).points)
-    assert not recipe._posed(batch).points.requires_grad
-    given = PgpRecipe(CONFIG)._posed(batch)
+    torch.testing.assert_close(recipe._p_z(batch).points, recipe.networks.encoder.pose(batch.target.image).points)
+    assert not recipe._p_z(batch).points.requires_grad
+    given = PgpRecipe(CONFIG)._p_z(batch)
     assert batch.posed is not None
     torch.testing.assert_close(given.joints, batch.posed.canonical)
     assert watched(replace(CONFIG, with_unpaired=False), data, 1).moved["seg"][0] == APPEARANCE | PARTS
+
+
+def test_an_iteration_has_one_pose_p_z_in_all_its_losses(data: PgpData) -> None:
+    """Also where it is predicted: E moves in between."""
+    recipe = PgpRecipe(replace(CONFIG, with_unpaired=False))
+    recipe.networks.train()
+    watch, batch = Watch(recipe, data, 1), data.batch(1, 0, 1)
+    expected = recipe._p_z(batch)
+    seen: list[Pose | None] = []
+    minimize = watch.minimize
+
+    def note(name: str, objective: Objective[PgpBatch], batch: PgpBatch) -> None:
+        seen.append(batch.pose)
+        minimize(name, objective, batch)
+
+    object.__setattr__(watch, "minimize", note)
+    recipe.step(watch, batch, 1)
+    assert len(seen) == 5
+    for pose in seen:
+        assert pose is not None
+        assert torch.equal(pose.points, expected.points)
+
+
+def test_saliency_weighs_less_in_later_iterations(data: PgpData) -> None:
+    """The same step of the same networks, on this side of `beta_steps` and on the other."""
+    values = {
+        steps: watched(replace(CONFIG, beta=1.0, beta_later=0.25, beta_steps=steps), data, 1).values["image_u/image"]
+        for steps in (1, 2)
+    }
+    assert float(values[1]) < 0.9 * float(values[2])
 
 
 def test_without_saliency_a_brighter_mask_changes_nothing(data: PgpData) -> None:
@@ -189,7 +254,7 @@ def test_without_saliency_a_brighter_mask_changes_nothing(data: PgpData) -> None
         recipe = PgpRecipe(replace(CONFIG, beta=beta))
         recipe.networks.eval()
         with torch.no_grad():
-            values[beta] = [float(recipe._image_u(one)["image"]) for one in (batch, all_salient)]
+            values[beta] = [float(recipe._image_u(beta, one)["image"]) for one in (batch, all_salient)]
     assert values[0.0][0] == values[0.0][1]
     assert values[1.0][0] < values[1.0][1]
 
@@ -198,7 +263,7 @@ def test_every_loss_has_an_optimizer_of_its_own() -> None:
     recipe = PgpRecipe(PgpConfig(network=SMALL, data=CONFIG.data))
     kinds = {type(optimizer) for optimizer in recipe.optimizers.values()}
     assert kinds == {torch.optim.Adagrad}
-    assert len({id(optimizer) for optimizer in recipe.optimizers.values()}) == 9
+    assert len({id(optimizer) for optimizer in recipe.optimizers.values()}) == 10
     assert {group["lr"] for each in recipe.optimizers.values() for group in each.param_groups} == {1e-3}
     slow = PgpRecipe(replace(CONFIG, pose_rate=0.1, optimizer="adam"))
     assert [group["lr"] for group in slow.optimizers["image_u"].param_groups] == pytest.approx([1e-4, 1e-3, 1e-3, 1e-3])
@@ -253,9 +318,9 @@ def test_predictions_hold_pose_and_parts(data: PgpData) -> None:
 
 
 def test_the_panels_and_the_logs_pictures_have_their_rows(data: PgpData) -> None:
-    several = PgpData(replace(CONFIG, data=replace(CONFIG.data, clips=(POSES + PEOPLE, 1, 1), frames=1, cameras=1)))
+    several = replace(CONFIG.data, clips=(POSES + PEOPLE, 1, 1), frames=1, cameras=1)
     recipe = PgpRecipe(CONFIG)
-    drawn = panels(recipe.networks.eval(), several.reel, np.random.default_rng(0))
+    drawn = panels(recipe.networks.eval(), Reel.render(RenderedBenchmark(several, "train")), np.random.default_rng(0))
     cell = 32 + 4
     assert drawn["pose_transfer"].shape == ((1 + 2 * PEOPLE) * cell + 4, LABEL + (1 + POSES) * cell + 4, 3)
     assert drawn["view_synthesis"].shape == (3 * PEOPLE * cell + 4, LABEL + (1 + VIEWS) * cell + 4, 3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom.frames import rotate
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
-from posegeom_models.poses import Pose, branch
+from posegeom_models.poses import Pose, branch, lifting_branch
 
 ABLATIONS = ("none", "without_fk", "without_maps")
 
@@ -95,16 +95,6 @@ class NetworkConfig:
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.reach is not None and not 0 < self.reach < math.inf:
             raise ValueError(f"reach must be above 0, or null for the farthest that a joint can be, got {self.reach}")
-
-
-def lifting_branch(features: int, hidden: int, outputs: int) -> nn.Sequential:
-    """A branch for key points of images and of imagined poses alike: its normalisation knows no batch."""
-    last = nn.Linear(hidden, outputs)
-    nn.init.normal_(last.weight, std=0.01)
-    layers: list[nn.Module] = []
-    for width in (features, hidden):
-        layers += [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, last)
 
 
 class PoseEncoder(nn.Module):

@@ -13,13 +13,17 @@ import posegeom as pg
 from posegeom_models.data.augmentation import Changes, before
 from posegeom_models.data.reels import Frames, Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
-from posegeom_models.data.shuffling import Shuffle
+from posegeom_models.data.shuffling import Shuffle, share_of
 from posegeom_models.material import Material
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.saliency import salient
+from posegeom_models.poses import Pose
 
 BACKDROPS = 256
 """Random backgrounds for labelled frames."""
+
+BLUR = 0.03
+"""Largest standard deviation of the errors of found key points, in image sides."""
 
 TURNS = ("iteration", "labelled", "views")
 
@@ -31,11 +35,13 @@ class Posed(NamedTuple):
         canonical: (B, J, 3) p_z^3D, canonical, metres, with the lengths that T_fk knows.
         rotation: (B, 3, 3) from canonical axes to the camera's.
         raw: (B, 3) the translations before they are bounded.
+        errors: (B, J, 2) of the points, in image sides; None for none.
     """
 
     canonical: Tensor
     rotation: Tensor
     raw: Tensor
+    errors: Tensor | None = None
 
 
 class PgpBatch(NamedTuple):
@@ -46,9 +52,11 @@ class PgpBatch(NamedTuple):
         source: I_s, mirrored and turned; or the same instants by the second camera.
         recolored: (B, 3, H, W) I_t in other colours.
         salient: (B, H, W) m_sal of I_t.
-        posed: p_z.
+        posed: p_z before random cameras.
         shift: (B, 3, 3) from the first camera's axes to the second's.
         scene: (B, 3, H, W) what is behind the drawings of p_z that E_p is shown; None for BG_c behind all of them.
+        pose: p_z as the encoder would say it; the recipe adds it.
+        lifted: poses of D_z that nobody draws; None unless network.lifted.
     """
 
     target: Frames
@@ -58,6 +66,8 @@ class PgpBatch(NamedTuple):
     posed: Posed | None = None
     shift: Tensor | None = None
     scene: Tensor | None = None
+    pose: Pose | None = None
+    lifted: Posed | None = None
 
 
 class PgpData:
@@ -71,7 +81,8 @@ class PgpData:
     def __init__(self, config: PgpConfig, skeleton: pg.Skeleton = pg.BODY_17, device: str = "cpu") -> None:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
-        material = Material(benchmark, config.frame_step, device, config.footage, config.boxes)
+        footage, skip_broken = config.footage, config.skip_broken
+        material = Material(benchmark, config.frame_step, device, footage, config.boxes, skip_broken)
         self.reel = material.reel()
         self.second: Reel | None = None
         if config.variant == "multi-view":
@@ -80,13 +91,22 @@ class PgpData:
         known = torch.nonzero(self.reel.labelled).flatten()
         if len(known) == 0 and config.variant in ("weakly", "semi"):
             raise ValueError(f"variant {config.variant!r} needs labels, and footage has none; choose unsup")
-        # Labels for whole stretches would favour a few poses: every so many-th frame has them.
-        every = round(1 / config.labelled_share) if config.labelled_share > 0 else max(1, len(known))
-        labelled = known[::every] if config.variant == "semi" else known
+        # Labels for whole stretches would favour a few poses: they are spread over all frames.
+        labelled = share_of(known, config.labelled_share) if config.variant == "semi" else known
         numbers = torch.arange(len(self.reel))
-        numbers_of = {"iteration": numbers, "labelled": labelled if len(labelled) else numbers, "views": numbers}
-        seed = config.training.seed
-        self.orders = {turn: Shuffle(numbers_of[turn], 5 * seed + place) for place, turn in enumerate(TURNS)}
+        # A frame that is alone in its clip has no partner in another pose.
+        _, clip, counts = torch.unique_consecutive(self.reel.clip, return_inverse=True, return_counts=True)
+        paired = torch.nonzero(counts[clip] > 1).flatten()
+        if len(paired) == 0 and config.self_supervised:
+            raise ValueError(
+                "pairs need clips of two frames, and there is none: raise data.frames, or lower frame_step"
+            )
+        numbers_of = {"iteration": paired, "labelled": labelled, "views": numbers}
+        self.orders = {
+            turn: Shuffle(those, 5 * config.training.seed + TURNS.index(turn))
+            for turn, those in numbers_of.items()
+            if len(those) > 0
+        }
         unpaired = pg.canonicalize(benchmark.unpaired_poses(config.unpaired_poses), skeleton)
         local = pg.local_directions(unpaired.canonical, skeleton)
         # The articulation is D_z's, the lengths are those that T_fk knows: any other pose could not be told again.
@@ -108,11 +128,12 @@ class PgpData:
         if turn.name == "views":
             assert self.second is not None  # the variant's
             mine = numbers[shared]
-            return PgpBatch(self.reel.frames(mine), self.second.frames(mine), shift=self.shifts[mine])
+            lifted = self._lifted(shared, generator)
+            return PgpBatch(self.reel.frames(mine), self.second.frames(mine), shift=self.shifts[mine], lifted=lifted)
         if turn.name == "labelled":
             frames = self._elsewhere(self.reel.frames(numbers[shared]), shared, generator)
-            recolored = frames._replace(image=changes.recolored(frames.image))
-            return PgpBatch(changes.moved(recolored, self.skeleton))
+            frames = frames._replace(image=changes.recolored(frames.image))
+            return PgpBatch(changes.moved(frames, self.skeleton), lifted=self._lifted(shared, generator))
         posed = self._posed(size, generator)
         target = self.reel.frames(numbers[shared])
         rows = range(size)[shared]
@@ -121,7 +142,9 @@ class PgpData:
         source = changes.moved(self.reel.frames(torch.tensor(partners)), self.skeleton)
         m_sal = salient(target, self.reel.moving[target.number])
         scene = None if config.scenes == 0 else self._scene(size, generator)[shared]
-        return PgpBatch(target, source, changes.recolored(target.image), m_sal, rows_of(posed, shared), scene=scene)
+        recolored, posed = changes.recolored(target.image), rows_of(posed, shared)
+        lifted = self._lifted(shared, generator)
+        return PgpBatch(target, source, recolored, m_sal, posed, scene=scene, lifted=lifted)
 
     def partner(self, number: int, random: np.random.Generator) -> int:
         """I_s for I_t: of some frames of the clip, the one whose background is the least like I_t's (§3.3a).
@@ -138,6 +161,17 @@ class PgpData:
         else:
             apart = there.background - here.background
         return int(partners[int((apart**2).mean((1, 2, 3)).argmax())])
+
+    def _lifted(self, shared: slice, generator: torch.Generator) -> Posed | None:
+        """This process's share of the poses without images, with errors as key points that are found in images have."""
+        count, joints = self.config.lifted_poses, len(self.skeleton.joints)
+        if not self.config.network.lifted:
+            return None
+        posed = self._posed(count, generator)
+        deviation = BLUR * torch.rand(count, 1, 1, generator=generator)
+        errors = deviation * torch.randn(count, joints, 2, generator=generator)
+        lifted: Posed = rows_of(posed._replace(errors=errors), shared)
+        return lifted
 
     def _posed(self, size: int, generator: torch.Generator) -> Posed:
         """Poses of D_z that stand upright before a camera of random azimuth, elevation and translation."""
@@ -166,9 +200,12 @@ class PgpData:
 
     def part(self, batch: PgpBatch, number: int, count: int) -> PgpBatch:
         """One of `count` parts."""
-        size = len(batch.target.number) // count
-        rows = slice(number * size, (number + 1) * size)
-        return PgpBatch(*(rows_of(value, rows) for value in batch))
+        parts = []
+        for value in batch:
+            # There are as many poses without images whatever the step has of images.
+            size = 0 if value is None else len(value if isinstance(value, Tensor) else value[0]) // count
+            parts.append(rows_of(value, slice(number * size, (number + 1) * size)))
+        return PgpBatch(*parts)
 
     def describe(self, step: int) -> str:
         """Clips and frames of a step."""

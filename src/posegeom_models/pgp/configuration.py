@@ -7,10 +7,101 @@ from pathlib import Path
 from typing import NamedTuple
 
 from posegeom_models.data.rendered import RenderedConfig
-from posegeom_models.pgp.networks import NetworkConfig
 from posegeom_models.training import TrainingConfig
 
 VARIANTS = ("unsup", "multi-view", "weakly", "semi")
+
+ABLATIONS = ("none", "without_fk")
+
+NOT_NEGATIVE = (
+    *("beta", "beta_later", "beta_steps", "lambda_bones", "lambda_points", "lambda_view", "lambda_heat"),
+    *("pose_rate", "parts_rate", "invariance_rate", "elevation", "spread", "pair_gap", "turn", "jitter"),
+)
+"""Fields that may be 0."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks; the defaults are the paper's where it gives one, but `weights`.
+
+    Args:
+        size: side of the images in pixels; not given in the paper, 224 is what its ResNet-50 was trained with.
+        stride: of the appearance a, a power of two; not given in the paper. A ResNet is cut where it has this stride.
+        backbone: of E, a ResNet of torchvision; or "pyramid", a small network for training from random weights
+            (`posegeom_models.backbones.KeyPyramid`), beside which the appearance has convolutions of its own.
+        weights: of a ResNet; the paper's are ImageNet's ("IMAGENET1K_V1"), None downloads nothing.
+        width: of the pyramid.
+        pool: a ResNet's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
+        hidden: width of the hidden layers of the two fully connected branches; not given in the paper.
+        appearance_widths: of the convolutions beside a pyramid; the first ones halve the resolution.
+        appearance_channels: Ch of the appearance a; not given in the paper.
+        standardized: bring a to mean 0 and deviation 1 over the batch. The paper does not say so: without it, an
+            appearance that is the same for everybody solves L_I^c and L_{a_s}.
+        decoder_widths: of D and its heads, one for each doubling of the resolution, the last for D_I's and D_seg's;
+            not given in the paper.
+        squeeze: a residual block Res(c/squeeze, c/squeeze, c) has c maps; 4 in ResNet-50.
+        focal: of the fixed camera, in image sides; not given in the paper.
+        radius: metres round the pelvis that the restricted translations keep in the image; not given in the paper.
+            None for the farthest that a joint can be.
+        far: the largest distance that the restricted translations allow, in units of the least; not given in the paper.
+        puppet: file of a puppet (`posegeom.Puppet.save`), such as one made of a labelled picture by
+            `posegeom.Puppet.from_labels`; None for the built-in capsules.
+        lifted: the pose's branches see the joints' key points and nothing else of the image, so that they also learn
+            from poses of D_z that nobody has drawn; 2D labels and L_I^u, which tell no depth, leave them alone. Needs
+            the pyramid. The paper: False.
+        background: BG_c, the grey behind the people that D_I draws; not given in the paper.
+        ablation: "without_fk" predicts the joints directly, in the camera's axes (Table 3, first row).
+    """
+
+    size: int = 224
+    stride: int = 16
+    backbone: str = "resnet50"
+    weights: str | None = None
+    width: int = 24
+    pool: int = 1
+    hidden: int = 1024
+    appearance_widths: tuple[int, ...] = (64, 128, 256, 512)
+    appearance_channels: int = 64
+    standardized: bool = False
+    decoder_widths: tuple[int, ...] = (256, 128, 64, 32)
+    squeeze: int = 4
+    focal: float = 2.0
+    radius: float | None = None
+    far: float = 3.0
+    puppet: Path | None = None
+    lifted: bool = False
+    background: float = 0.0
+    ablation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.ablation not in ABLATIONS:
+            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
+        if not 0 <= self.background <= 1:
+            raise ValueError(f"background must be in [0, 1], got {self.background}")
+        for name in ("width", "pool", "hidden", "appearance_channels", "squeeze"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("appearance_widths", "decoder_widths"):
+            if min(getattr(self, name), default=1) < 1:
+                raise ValueError(f"{name} must be numbers of at least 1, got {getattr(self, name)}")
+        if not self.focal > 0:
+            raise ValueError(f"focal must be above 0, got {self.focal}")
+        if self.radius is not None and not self.radius > 0:
+            raise ValueError(f"radius must be above 0, or null for the farthest that a joint can be, got {self.radius}")
+        if not self.far > 1:
+            raise ValueError(f"far must be above 1, got {self.far}")
+        halvings = self.stride.bit_length() - 1
+        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
+            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
+        if len(self.decoder_widths) != halvings:
+            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        if self.lifted and self.backbone != "pyramid":
+            raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone}")
+        if self.backbone == "pyramid":
+            if len(self.appearance_widths) < halvings:
+                raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
+        elif not 4 <= self.stride <= 32:
+            raise ValueError(f"stride must be 4, 8, 16 or 32 for a ResNet, got {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -23,9 +114,10 @@ class PgpConfig:
         training: how long and where.
         footage: folder of videos to train on, cut into clips that are still or moving; None for the rendered benchmark.
         boxes: file with the boxes of the people in the footage; without it, what moves is taken for the person.
+        skip_broken: leave out videos of the footage that cannot be read.
         variant: "unsup"; in the second stage, "multi-view" adds pairs of two cameras, "weakly" 2D labels, and "semi" 3D
             labels of a share of the frames (§4.1).
-        labelled_share: of the training frames that have 3D labels in "semi".
+        labelled_share: of the training frames that have 3D labels in "semi", evenly spread.
         base_share: of the steps before the second stage, "finetuning". Not given.
         labelled_turns: steps on labels (or pairs of views) after each step of Algorithm 1 in the second stage. Not
             given.
@@ -35,8 +127,8 @@ class PgpConfig:
         with_unpaired: use the poses D_z. Without them (Table 3, second row) the predicted poses take their place.
         adaptation: minimize the energies (004 Table 1, without: third row).
         beta: β, the weight of m_sal in L_I^u; 0 is the ablation without m_sal (Table 3, third row). Not given.
-        beta_later: β after `beta_steps` steps, less than before (004 §5). Not given.
-        beta_steps: steps with the first β; the paper: 200,000.
+        beta_later: β after `beta_steps` iterations, no more than before (004 §5); nothing to a `beta` of 0. Not given.
+        beta_steps: iterations of Algorithm 1 with the first β; the paper: 200,000. Steps on labels do not count.
         lambda_bones: weight of the bone-length constraint in the ablation "without_fk". Not given.
         lambda_points: weight of |q_z - q̂_z| in the energy of the pose. The paper: 0.
         lambda_view: weight of `posegeom_models.supervision.view_error`, where there are 3D labels and in the energy of
@@ -51,6 +143,8 @@ class PgpConfig:
         invariance_rate: learning rate of L_I^c and L_{a_s}, over `learning_rate`: an appearance that is the same for
             everybody solves both. The paper: 1.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.
+        lifted_poses: with network.lifted, so many poses of D_z teach the pose's branches in every step, as key points
+            without an image.
         unpaired_poses: size of D_z. Not given.
         elevation: largest one of the random cameras that poses of D_z are seen by, in degrees. Not given.
         spread: standard deviation of their three restricted translations, before these are bounded. Not given.
@@ -70,6 +164,7 @@ class PgpConfig:
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=1_600_000, batch_size=16))
     footage: Path | None = None
     boxes: Path | None = None
+    skip_broken: bool = False
     variant: str = "unsup"
     labelled_share: float = 0.1
     base_share: float = 0.8
@@ -90,6 +185,7 @@ class PgpConfig:
     parts_rate: float = 1.0
     invariance_rate: float = 1.0
     optimizer: str = "adagrad"
+    lifted_poses: int = 128
     unpaired_poses: int = 20_000
     elevation: float = 20.0
     spread: float = 0.7
@@ -115,17 +211,36 @@ class PgpConfig:
         for name in ("labelled_share", "base_share", "scenes", "elsewhere"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        for name in ("labelled_turns", "candidates", "unpaired_poses"):
+        if self.variant == "semi" and self.labelled_share == 0:
+            raise ValueError("labelled_share must be above 0 for variant semi, got 0; variant unsup has no labels")
+        for name in ("labelled_turns", "candidates", "unpaired_poses", "frame_step"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.beta_later > self.beta > 0:
+            raise ValueError(f"beta_later must be at most beta, {self.beta}, got {self.beta_later}")
+        if self.network.lifted and not self.with_unpaired:
+            raise ValueError("network.lifted learns depth from the poses D_z: with_unpaired must be true")
         share = self.training.devices * self.training.machines * self.training.accumulate
-        if self.pairs < 0 or self.pairs % share:
-            raise ValueError(f"pairs must be a multiple of devices x machines x accumulate = {share}, got {self.pairs}")
+        for name, least in (("pairs", 0), ("lifted_poses", 1)):
+            count = getattr(self, name)
+            if count < least or count % share:
+                raise ValueError(f"{name} must be a multiple of devices x machines x accumulate = {share}, got {count}")
+        for name, count in (("training.batch_size", self.training.batch_size), ("pairs", self.pairs)):
+            if count == share:
+                raise ValueError(
+                    f"{name} must be at least 2 x devices x machines x accumulate = {2 * share}, got {count}: batch "
+                    "normalisation needs two samples in every part of a batch"
+                )
         if self.variant == "multi-view":
             if self.network.ablation == "without_fk":
                 raise ValueError("variant multi-view compares canonical poses, and ablation without_fk has none")
-            if self.footage is None and self.data.cameras < 2:
-                raise ValueError(f"variant multi-view needs data.cameras of at least 2, got {self.data.cameras}")
+            if self.footage is None and self.data.cameras != 2:
+                raise ValueError(f"variant multi-view needs data.cameras of 2, got {self.data.cameras}")
             if self.footage is not None:
                 raise ValueError("variant multi-view needs cameras with known extrinsics, and footage has none")
 
@@ -135,7 +250,7 @@ class PgpConfig:
 
     def beta_at(self, iteration: int) -> float:
         """The weight of m_sal in an iteration of Algorithm 1."""
-        return min(self.beta, self.beta_later) if iteration >= self.beta_steps else self.beta
+        return self.beta_later if iteration >= self.beta_steps and self.beta > 0 else self.beta
 
 
 class Turn(NamedTuple):

@@ -2,91 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom.frames import rotate
 from posegeom_models.backbones import STAGES, ConvolutionStack, KeyPyramid, ResNetTrunk
-from posegeom_models.poses import Pose, branch
-
-ABLATIONS = ("none", "without_fk")
+from posegeom_models.pgp.configuration import NetworkConfig
+from posegeom_models.poses import Pose, branch, lifting_branch, standing
 
 CLEAR = 6.0
 """Logit of a full part in ŷ before training: a probability of 97 % among 13 classes."""
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of the networks; the defaults are the paper's where it gives one.
-
-    Args:
-        size: side of the images in pixels; not given in the paper, 224 is what its ResNet-50 was trained with.
-        stride: of the appearance a, a power of two; not given in the paper. A ResNet is cut where it has this stride.
-        backbone: of E, a ResNet of torchvision; or "pyramid", a small network for training from random weights
-            (`posegeom_models.backbones.KeyPyramid`), beside which the appearance has convolutions of its own.
-        weights: of a ResNet; the paper's are ImageNet's ("IMAGENET1K_V1"), None downloads nothing.
-        width: of the pyramid.
-        pool: a ResNet's maps are averaged to pool x pool before the fully connected branches; not given in the paper.
-        hidden: width of the hidden layers of the two fully connected branches; not given in the paper.
-        appearance_widths: of the convolutions beside a pyramid; the first ones halve the resolution.
-        appearance_channels: Ch of the appearance a; not given in the paper.
-        standardized: bring a to mean 0 and deviation 1 over the batch. The paper does not say so: without it, an
-            appearance that is the same for everybody solves L_I^c and L_{a_s}.
-        decoder_widths: of D and its heads, one for each doubling of the resolution, the last for D_I's and D_seg's;
-            not given in the paper.
-        squeeze: a residual block Res(c/squeeze, c/squeeze, c) has c maps; 4 in ResNet-50.
-        focal: of the fixed camera, in image sides; not given in the paper.
-        radius: metres round the pelvis that the restricted translations keep in the image; not given in the paper.
-            None for the farthest that a joint can be.
-        far: the largest distance that the restricted translations allow, in units of the least; not given in the paper.
-        puppet: file of a puppet (`posegeom.Puppet.save`), such as one made of a labelled picture by
-            `posegeom.Puppet.from_labels`; None for the built-in capsules.
-        background: BG_c, the grey behind the people that D_I draws; not given in the paper.
-        rule: of the depth-aware segmentation, "occlusion" or the printed one, "paper"; see docs/notes.
-        ablation: "without_fk" predicts the joints directly, in the camera's axes (Table 3, first row).
-    """
-
-    size: int = 224
-    stride: int = 16
-    backbone: str = "resnet50"
-    weights: str | None = None
-    width: int = 24
-    pool: int = 1
-    hidden: int = 1024
-    appearance_widths: tuple[int, ...] = (64, 128, 256, 512)
-    appearance_channels: int = 64
-    standardized: bool = False
-    decoder_widths: tuple[int, ...] = (256, 128, 64, 32)
-    squeeze: int = 4
-    focal: float = 2.0
-    radius: float | None = None
-    far: float = 3.0
-    puppet: Path | None = None
-    background: float = 0.0
-    rule: str = "occlusion"
-    ablation: str = "none"
-
-    def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
-        if self.rule not in ("occlusion", "paper"):
-            raise ValueError(f"rule must be occlusion or paper, got {self.rule!r}")
-        if not 0 <= self.background <= 1:
-            raise ValueError(f"background must be in [0, 1], got {self.background}")
-        halvings = self.stride.bit_length() - 1
-        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
-            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
-        if len(self.decoder_widths) != halvings:
-            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
-        if self.backbone == "pyramid":
-            if len(self.appearance_widths) < halvings:
-                raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
-        elif not 4 <= self.stride <= 32:
-            raise ValueError(f"stride must be 4, 8, 16 or 32 for a ResNet, got {self.stride}")
 
 
 class Residual(nn.Module):
@@ -120,8 +46,8 @@ class ChannelwiseFC(nn.Module):
 
         out[m, u] = Σ_u' W[m, u, u'] in[m, u'] + b[m, u]
 
-    What is at one end of the image can so be of use at the other. At first every map says everywhere the mean of a
-    region of its own, whatever is there: nearly the same for all poses of a person, and another for other people.
+    What is at one end of the image can so be of use at the other. Before training every map says everywhere the mean of
+    a region of its own, whatever is there: nearly the same for all poses of a person, and another for other people.
 
     Args:
         channels: number of maps m.
@@ -170,11 +96,12 @@ class Encoder(nn.Module):
         self.stem: nn.Module = nn.Identity()
         self.pose_maps: nn.Module = nn.Identity()
         if config.backbone == "pyramid":
-            self.trunk = KeyPyramid(config.width, 2 * joints)
+            self.trunk = KeyPyramid(config.width, joints if config.lifted else 2 * joints)
             halvings = len(config.decoder_widths)
             strides = [2 if place < halvings else 1 for place in range(len(config.appearance_widths))]
             self.stem = ConvolutionStack(3, config.appearance_widths, strides)
-            channels, features = config.appearance_widths[-1], self.trunk.channels
+            channels = config.appearance_widths[-1]
+            features = 2 * joints + 3 if config.lifted else self.trunk.channels
         else:
             self.trunk = ResNetTrunk(config.backbone, STAGES[config.stride.bit_length() - 3], config.weights)
             channels = self.trunk.channels
@@ -183,9 +110,10 @@ class Encoder(nn.Module):
         self.direct = config.ablation == "without_fk"
         # Sine and cosine of the hip angle and 13 directions (004 §2), or the joints themselves.
         count = 3 * joints if self.direct else 2 + 3 * len(skeleton.free_joints)
-        self.local_vectors = branch(features, config.hidden, count)
+        make = lifting_branch if config.lifted else branch
+        self.local_vectors = make(features, config.hidden, count)
         # Three pairs of sine and cosine, and three restricted translations.
-        self.camera_parameters = branch(features, config.hidden, 9)
+        self.camera_parameters = make(features, config.hidden, 9)
         self.appearance_maps = nn.Sequential(
             Residual(channels, _widths(channels, config)),
             nn.Conv2d(channels, config.appearance_channels, 1),
@@ -197,6 +125,14 @@ class Encoder(nn.Module):
         )
         self.camera = pg.PerspectiveCamera(config.focal * config.size, None, (config.size, config.size))
         self.radius = skeleton.reach() if config.radius is None else config.radius
+        # What the branches' outputs, near 0 at first, are added to: a person who stands upright, seen from the front.
+        joints_at_rest = standing(skeleton)
+        directions = pg.local_directions(joints_at_rest, skeleton).directions
+        facing = pg.camera_rotation(*torch.zeros(3, 1).unbind()).squeeze(0)
+        self.register_buffer("rest", torch.tensor([0.0, 1.0]), persistent=False)  # sine and cosine
+        self.register_buffer("rest_directions", torch.atanh(0.9 * directions), persistent=False)
+        self.register_buffer("rest_in_camera", rotate(facing, joints_at_rest), persistent=False)
+        self.register_buffer("camera_axes", torch.eye(3), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Pose, Tensor]:
         """Pose and appearance of images (B, 3, H, W) in [0, 1]."""
@@ -210,7 +146,23 @@ class Encoder(nn.Module):
         if isinstance(self.trunk, ResNetTrunk):
             return self._pose(*self._features(self.trunk(images)))
         features, logits = self.trunk(images)
-        return self._pose(features, logits[:, : len(self.skeleton.joints)])
+        heat = logits[:, : len(self.skeleton.joints)]
+        if not self.config.lifted:
+            return self._pose(features, heat)
+        cells = pg.soft_argmax(heat)
+        return self.lift((cells + 0.5) * (self.config.size / heat.shape[-1]) - 0.5)._replace(heat=heat)
+
+    def lift(self, points: Tensor) -> Pose:
+        """Key points (B, J, 2) in pixels to the pose that the branches take them for; `config.lifted` only.
+
+        The branches see the figure at one size and in one place, and beside it where it is and how large.
+        """
+        place = points / self.config.size - 0.5
+        middle = place.mean(1)
+        figure = place - middle.unsqueeze(1)
+        extent = (figure.square().sum(-1).mean(-1, keepdim=True) + 1e-6).sqrt()
+        figure = figure / extent.unsqueeze(-1)
+        return self._pose(torch.cat((figure.flatten(1), middle, extent.log()), dim=1), None)
 
     def appearance(self, images: Tensor) -> Tensor:
         """E_a alone: a (B, Ch, H/stride, W/stride)."""
@@ -224,19 +176,18 @@ class Encoder(nn.Module):
 
     def _pose(self, features: Tensor, heat: Tensor | None) -> Pose:
         local, view = self.local_vectors(features).float(), self.camera_parameters(features).float()
-        # At rest all angles are 0: the camera sees the person's face.
-        rest = torch.tensor([0.0, 1.0], device=local.device)
+        rest = self.get_buffer("rest")
         rotation = pg.camera_rotation(
             *pg.angles_from_sincos(torch.tanh(view[:, :6].unflatten(-1, (3, 2)) + rest)).unbind(-1)
         )
         if self.direct:
-            joints = local.unflatten(-1, (-1, 3))
+            joints = local.unflatten(-1, (-1, 3)) + self.get_buffer("rest_in_camera")
             joints = joints - joints[:, self.skeleton.root].unsqueeze(1)
             # They are in the camera's axes already.
-            rotation = torch.eye(3, device=local.device).expand_as(rotation)
+            rotation = self.get_buffer("camera_axes").expand_as(rotation)
         else:
             hip = pg.angles_from_sincos(torch.tanh(local[:, None, :2] + rest)).squeeze(-1)
-            directions = torch.tanh(local[:, 2:]).unflatten(-1, (-1, 3))
+            directions = torch.tanh(local[:, 2:].unflatten(-1, (-1, 3)) + self.get_buffer("rest_directions"))
             joints = pg.forward_kinematics(directions, hip, self.skeleton, frame="limb")
         return self.seen(joints, rotation, self.translation(view[:, 6:]))._replace(heat=heat)
 
@@ -248,9 +199,8 @@ class Encoder(nn.Module):
         """A pose from outside, such as p_z, in the axes that this encoder predicts: canonical ones, or the camera's."""
         if not self.direct:
             return self.seen(canonical, rotation, translation)
-        return self.seen(
-            rotate(rotation.unsqueeze(1), canonical), torch.eye(3).to(rotation).expand_as(rotation), translation
-        )
+        same = self.get_buffer("camera_axes").expand_as(rotation)
+        return self.seen(rotate(rotation.unsqueeze(1), canonical), same, translation)
 
     def seen(self, joints: Tensor, rotation: Tensor, translation: Tensor) -> Pose:
         """T_c: p_3D (B, J, 3) through cameras (B, 3, 3), (B, 3) to q."""
@@ -319,20 +269,21 @@ class Decoder(nn.Module):
 
     def forward(self, parts: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
         """Of p (B, L, H, W) and a (B, Ch, h, w): Î (B, 3, H, W) in [0, 1] and ŷ (B, L + 1, H, W), background last."""
-        maps = self._common(parts, appearance)
+        maps = self.common(parts, appearance)
         return self.image_head(maps, parts).sigmoid(), self.parts_head(maps, parts).softmax(1)
 
     def image(self, parts: Tensor, appearance: Tensor) -> Tensor:
         """Î alone."""
-        drawn: Tensor = self.image_head(self._common(parts, appearance), parts)
+        drawn: Tensor = self.image_head(self.common(parts, appearance), parts)
         return drawn.sigmoid()
 
     def segmentation(self, parts: Tensor, appearance: Tensor) -> Tensor:
         """ŷ alone."""
-        said: Tensor = self.parts_head(self._common(parts, appearance), parts)
+        said: Tensor = self.parts_head(self.common(parts, appearance), parts)
         return said.softmax(1)
 
-    def _common(self, parts: Tensor, appearance: Tensor) -> Tensor:
+    def common(self, parts: Tensor, appearance: Tensor) -> Tensor:
+        """D alone: the maps that D_I and D_seg begin with."""
         maps = appearance
         for stage in self.stages:
             maps = _doubled(stage(_conditioned(maps, parts)))
@@ -362,7 +313,7 @@ class PgpNetworks(nn.Module):
         self.joints, self.parts = puppet.joints, puppet.parts
         for name in ("shape", "uncertainty", "anchors", "anchor_counts"):
             self.register_buffer(f"puppet_{name}", getattr(puppet, name))
-        self.scale = _metre(puppet)
+        self.register_buffer("share_of_limbs", _share_of_limbs(puppet), persistent=False)
         self.encoder = Encoder(config, skeleton)
         self.decoder = Decoder(config, len(puppet.parts))
 
@@ -379,6 +330,13 @@ class PgpNetworks(nn.Module):
             self.skeleton,
         )
 
+    @property
+    def pixels_of_a_metre(self) -> Tensor:
+        """Of the template, by its limbs: a scalar. A checkpoint's template may be another than the file's."""
+        ends = self.get_buffer("puppet_anchors")
+        lengths: Tensor = (ends[:, 1] - ends[:, 0]).norm(dim=-1)
+        return (lengths * self.get_buffer("share_of_limbs")).sum()
+
     def drawn(self, pose: Pose, depth: Tensor | None = None) -> pg.PuppetSegmentation:
         """T_s: the puppet in a pose, with w_fg and w_unc (§3.1).
 
@@ -386,14 +344,13 @@ class PgpNetworks(nn.Module):
             pose: q, and where the camera is.
             depth: (B, J) of the joints in metres, that say which part is before which; None for the pose's own.
         """
-        config, camera = self.config, self.encoder.camera
+        config, camera, puppet = self.config, self.encoder.camera, self.puppet
         own = in_view(pose.joints, pose.rotation, pose.translation)[..., 2]
         # A limb far away is as much thinner as it is shorter: output pixels of a metre over those of the template.
         focal = config.focal * config.size / pose.translation[:, 2:]
-        width_scale = focal / config.size * self.get_buffer("puppet_shape").shape[-2] / self.scale
-        return pg.puppet_segmentation(
-            pose.points, own if depth is None else depth, self.puppet, camera.size, config.rule, width_scale
-        )
+        width_scale = focal / config.size * puppet.shape.shape[-2] / self.pixels_of_a_metre
+        depth = own if depth is None else depth
+        return pg.puppet_segmentation(pose.points, depth, puppet, camera.size, width_scale=width_scale)
 
     def forward(self, images: Tensor) -> Pose:
         """The test-time path: an image to its pose."""
@@ -401,14 +358,13 @@ class PgpNetworks(nn.Module):
         return pose
 
 
-def _metre(puppet: pg.Puppet) -> float:
-    """Pixels of the template that a metre has, by its limbs."""
+def _share_of_limbs(puppet: pg.Puppet) -> Tensor:
+    """(L,) what a pixel of each part's length adds to the pixels of a metre: 1/Σ metres for a limb, nothing for others.
+
+    Limbs are the parts that hang on the two ends of a bone.
+    """
     skeleton = puppet.skeleton
     assert skeleton.lengths is not None  # the encoder's check, for the same joints
-    length_of = dict(zip((child for _, child in skeleton.bones), skeleton.lengths, strict=True))
-    pixels = metres = 0.0
-    for joints, anchors in zip(puppet.joints, puppet.anchors, strict=True):
-        if len(joints) == 2 and joints[1] in length_of and skeleton.parents[joints[1]] == joints[0]:
-            pixels += float((anchors[1] - anchors[0]).norm())
-            metres += length_of[joints[1]]
-    return pixels / metres
+    length_of = dict(zip(skeleton.bones, skeleton.lengths, strict=True))
+    metres = torch.tensor([length_of.get((joints[0], joints[1]), 0.0) * (len(joints) == 2) for joints in puppet.joints])
+    return (metres > 0).float() / metres.sum()

@@ -14,12 +14,12 @@ import posegeom as pg
 from posegeom.frames import compose
 from posegeom_models.pgp.networks import PgpNetworks, in_view
 from posegeom_models.poses import Pose
-from posegeom_models.supervision import heat_error, view_error
+from posegeom_models.supervision import heat_error, supervised, view_error
 from posegeom_models.training import statistics_kept
 
 
 def l_image_u(
-    networks: PgpNetworks, source: Tensor, target: Tensor, recolored: Tensor, salient: Tensor, beta: float
+    networks: PgpNetworks, source: Tensor, target: Tensor, pose: Pose, salient: Tensor, beta: float
 ) -> Mapping[str, Tensor]:
     """L_I^u = (1 − ŷ_{a_s}^{p_t}(L + 1) + β m_sal) ⊗ |Î_{a_s}^{p_t} − I_t|, uncertain of where the person is (§3.3a).
 
@@ -30,11 +30,10 @@ def l_image_u(
         networks: E and D.
         source: (B, 3, H, W) I_s, which gives a_s.
         target: (B, 3, H, W) I_t.
-        recolored: (B, 3, H, W) I_t in other colours, which gives p_t: colours must not change the pose.
+        pose: p_t, of I_t in other colours: they must not change the pose.
         salient: (B, H, W) m_sal of I_t.
         beta: β.
     """
-    pose = networks.encoder.pose(recolored)
     image, said = networks.decoder(networks.drawn(pose).maps[:, :-1], networks.encoder.appearance(source))
     weight = 1 - said[:, -1] + beta * salient
     return {"image": pg.masked_l1(image, target, weight)}
@@ -83,10 +82,10 @@ def l_seg(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Ten
         pose: p_z.
     """
     parts = networks.drawn(pose).maps[:, :-1]
-    appearance = networks.encoder.appearance(source)
-    said = networks.decoder.segmentation(parts, appearance)
+    decoder, maps = networks.decoder, networks.decoder.common(parts, networks.encoder.appearance(source))
+    said = decoder.parts_head(maps, parts).softmax(1)
     with torch.no_grad(), statistics_kept(networks):
-        again = networks.encoder.pose(networks.decoder.image(parts, appearance))
+        again = networks.encoder.pose(decoder.image_head(maps, parts).sigmoid())
         depth = in_view(again.joints, pose.rotation, pose.translation)[..., 2]
         drawn = networks.drawn(pose, depth)
         labels = pg.hard_segmentation(drawn.maps)
@@ -149,6 +148,21 @@ def l_a(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Tenso
     with statistics_kept(networks.encoder):
         again = networks.encoder.appearance(image)
     return {"a": (appearance.detach() - again).abs().mean()}
+
+
+def l_lifted(networks: PgpNetworks, pose: Pose, found: Tensor) -> Mapping[str, Tensor]:
+    """|p_z^3D − p̂^3D| + |R_z p_z^3D − R̂ p̂^3D| + |q_z − q̂| of the pose that E_p takes key points for.
+
+    A term that the paper does not have. p_z is data, and no image shows it: only E_p's branches learn.
+
+    Args:
+        networks: E, with `lifted` branches.
+        pose: p_z.
+        found: (B, J, 2) q_z with errors, pixels.
+    """
+    again = networks.encoder.lift(found)
+    terms = supervised(again, networks.config.size, pose.joints, pose.points)
+    return {**terms, "view": view_error(again, pose.in_camera)}
 
 
 def l_views(first: Pose, second: Pose, shift: Tensor) -> Mapping[str, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from posegeom_models.evaluation import Prediction
 from posegeom_models.pgp.batches import PgpBatch, PgpData
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.networks import PgpNetworks
-from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_p3d, l_seg, l_views
+from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_lifted, l_p3d, l_seg, l_views
 from posegeom_models.pgp.synthesis import panels, part_labels
 from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
@@ -35,68 +36,83 @@ class PgpRecipe:
         self.networks = PgpNetworks(config.network, skeleton)
         encoder, decoder = self.networks.encoder, list(self.networks.decoder.parameters())
         appearance = [*encoder.stem.parameters(), *encoder.appearance_maps.parameters()]
-        apart = {id(parameter) for parameter in appearance}
-        pose = [parameter for parameter in encoder.parameters() if id(parameter) not in apart]
         parts = list(self.networks.decoder.parts_head.parameters())
-        drawing = [parameter for parameter in decoder if not any(parameter is other for other in parts)]
-        doubt = config.parts_rate * config.learning_rate
-        rate, slow = config.learning_rate, config.invariance_rate * config.learning_rate
+        pose, drawing = _without(encoder.parameters(), appearance), _without(decoder, parts)
+        # What lifts key points learns from nothing that leaves the depth open.
+        branches = [*encoder.local_vectors.parameters(), *encoder.camera_parameters.parameters()]
+        without_depth = _without(pose, branches) if config.network.lifted else pose
+        rate = config.learning_rate
+        parts_rate, invariance_rate = config.parts_rate * rate, config.invariance_rate * rate
         make = torch.optim.Adagrad if config.optimizer == "adagrad" else torch.optim.Adam
 
-        def of_encoder(rate: float, pose_rate: float = config.pose_rate) -> list[dict[str, Any]]:
+        def of_encoder(
+            rate: float, pose_rate: float = config.pose_rate, pose: list[nn.Parameter] = pose
+        ) -> list[dict[str, Any]]:
             return [{"params": pose, "lr": pose_rate * rate}, {"params": appearance, "lr": rate}]
 
+        image_u = of_encoder(rate, pose=without_depth)
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
-            "image_u": make([*of_encoder(rate), {"params": drawing}, {"params": parts, "lr": doubt}], rate),
-            "image_c": make([*of_encoder(slow), {"params": decoder}], slow),
+            "image_u": make([*image_u, {"params": drawing}, {"params": parts, "lr": parts_rate}], rate),
+            "image_c": make([*of_encoder(invariance_rate), {"params": decoder}], invariance_rate),
             "seg": make([*of_encoder(rate), {"params": decoder}], rate),
             "p3d_encoder": make(of_encoder(rate, 1.0), rate),
             "p3d_decoder": make(decoder, rate),
-            "a_encoder": make(of_encoder(slow), slow),
-            "a_decoder": make(decoder, slow),
-            "labelled": make(pose, rate),
+            "a_encoder": make(of_encoder(invariance_rate), invariance_rate),
+            "a_decoder": make(decoder, invariance_rate),
+            "labelled": make(pose if config.variant == "semi" else without_depth, rate),
             "views": make(pose, rate),
+            "lifted": make(branches, rate),
         }
-        self.iteration = 0
 
     def step(self, train: Descent[PgpBatch], batch: PgpBatch, number: int) -> None:
-        """One iteration of Algorithm 1, or one step of supervision."""
+        """One iteration of Algorithm 1, or one step of supervision; then poses without images, if there are some."""
         turn = turn_of(self.config, number)
         if turn.name != "iteration":
             train.minimize(turn.name, self._views if turn.name == "views" else self._labelled, batch)
-            return
-        self.iteration = turn.number
+        else:
+            self._iteration(train, batch, turn.number)
+        if batch.lifted is not None:
+            train.minimize("lifted", self._lifted, batch)
+
+    def _iteration(self, train: Descent[PgpBatch], batch: PgpBatch, number: int) -> None:
+        # One p_z in the whole iteration, also where it is predicted and E moves in between.
+        with train.fabric.autocast():
+            batch = batch._replace(pose=self._p_z(batch))
+        beta = self.config.beta_at(number)
         if self.config.adaptation:
-            odd = turn.number % 2 == 1
+            odd = number % 2 == 1
             learning, resting = ("encoder", self.networks.decoder) if odd else ("decoder", self.networks.encoder)
             with frozen(resting):
                 train.minimize(f"p3d_{learning}", self._p3d, batch)
                 train.minimize(f"a_{learning}", self._a, batch)
-        train.minimize("image_u", self._image_u, batch)
+        train.minimize("image_u", partial(self._image_u, beta), batch)
         train.minimize("image_c", self._image_c, batch)
         train.minimize("seg", self._seg, batch)
 
-    def _posed(self, part: PgpBatch) -> Pose:
+    def _p_z(self, batch: PgpBatch) -> Pose:
         """p_z; without D_z the predicted p_t, which then is data as p_z was."""
-        encoder, posed = self.networks.encoder, part.posed
+        encoder, posed = self.networks.encoder, batch.posed
         with torch.no_grad(), statistics_kept(encoder):
             if self.config.with_unpaired:
                 assert posed is not None  # an iteration's batch has them
                 return encoder.posed(posed.canonical, posed.rotation, encoder.translation(posed.raw))
-            pose: Pose = encoder.pose(part.target.image)
+            pose: Pose = encoder.pose(batch.target.image)
             return pose
+
+    def _posed(self, part: PgpBatch) -> Pose:
+        assert part.pose is not None  # `step` has found it
+        return part.pose
 
     def _source(self, part: PgpBatch) -> Tensor:
         assert part.source is not None  # an iteration's batches are pairs
         return part.source.image
 
-    def _image_u(self, part: PgpBatch) -> Mapping[str, Tensor]:
+    def _image_u(self, beta: float, part: PgpBatch) -> Mapping[str, Tensor]:
         assert part.recolored is not None  # an iteration's batch has it
         assert part.salient is not None  # and this one
-        beta, source = self.config.beta_at(self.iteration), self._source(part)
-        terms = dict(l_image_u(self.networks, source, part.target.image, part.recolored, part.salient, beta))
+        pose = self.networks.encoder.pose(part.recolored)
+        terms = dict(l_image_u(self.networks, self._source(part), part.target.image, pose, part.salient, beta))
         if self.config.network.ablation == "without_fk":
-            pose = self.networks.encoder.pose(part.recolored)
             terms["bones"] = self.config.lambda_bones * bone_error(pose.joints, self.skeleton)
         return terms
 
@@ -113,6 +129,13 @@ class PgpRecipe:
 
     def _a(self, part: PgpBatch) -> Mapping[str, Tensor]:
         return l_a(self.networks, self._source(part), self._posed(part))
+
+    def _lifted(self, part: PgpBatch) -> Mapping[str, Tensor]:
+        encoder, lifted = self.networks.encoder, part.lifted
+        assert lifted is not None  # `step` has looked
+        assert lifted.errors is not None  # the batches' poses without images have them
+        pose = encoder.posed(lifted.canonical, lifted.rotation, encoder.translation(lifted.raw))
+        return l_lifted(self.networks, pose, pose.points + self.config.network.size * lifted.errors)
 
     def _views(self, part: PgpBatch) -> Mapping[str, Tensor]:
         assert part.shift is not None  # a batch of two views has it
@@ -149,6 +172,11 @@ class PgpRecipe:
         shown = (source, target, image, unshaped, shaped, 0.5 * target + 0.5 * figure)
         rows = [torch.cat(list(row), dim=-1) for row in shown]
         return {"source, target, image, puppet, parts, pose": torch.cat(rows, dim=-2)}
+
+
+def _without(parameters: Iterable[nn.Parameter], others: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    apart = {id(parameter) for parameter in others}
+    return [parameter for parameter in parameters if id(parameter) not in apart]
 
 
 def _halves(value: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
