@@ -26,6 +26,7 @@ def ksp_row(config: Row) -> tuple[str, float | None]:
     variant = {"unsup": ("unsupervised", 89.4), "weakly": ("weakly (2D)", 63.8), "semi": ("semi (3D, 5 %)", 56.1)}
     name, paper = variant[config["variant"]]
     name += " + imagined poses" if config.get("lambda_imagined", 0) > 0 else ""
+    name += f", D_unp of {config['unpaired_domain']}" if config["unpaired_domain"] else ""
     if config["variant"] != "unsup":
         return name, paper
     ablations = {"without_fk": ("w/o T_fk", 134.8), "without_maps": ("w/o T_m", 101.8)}
@@ -68,6 +69,7 @@ def pgp_row(config: Row) -> tuple[str, float | None]:
         "semi": (f"semi (3D, {100 * config['labelled_share']:.0f} %)", 50.8),
     }
     name, paper = variants[config["variant"]]
+    name += " + poses of D_z without images" if config["network"].get("lifted", False) else ""
     if not config["self_supervised"]:
         return f"{name}, labels alone", None
     ablations = {
@@ -82,11 +84,36 @@ def pgp_row(config: Row) -> tuple[str, float | None]:
     return name, paper
 
 
+ROWS_OF_003 = {
+    ("dsl", "swap", True, True, True): "all losses",
+    ("css", "swap", True, True, True): "CSS-STN-Dec-Split",
+    ("dsl", "none", True, True, False): "DSL-STN-Dec",
+    ("dsl", "none", True, False, False): "DSL-STN",
+    ("dsl", "none", False, False, False): "DSL",
+    ("none", "none", True, True, False): "AE-STN-Dec",
+    ("css", "none", False, False, False): "CSS",
+    ("mv-css", "none", False, False, False): "MV-CSS",
+    ("none", "adversary", True, True, True): "DrNet",
+    ("none", "views", True, True, True): "NSD",
+}
+"""Tables 1 and 5 of 003: contrast and disentanglement, and whether there are a detector, a decoder and two codes."""
+
+
+def temporal_row(config: Row) -> tuple[str, float | None]:
+    """What a run of 003 is called; the paper has no P-MPJPE of it on Human3.6M."""
+    network = config["network"]
+    parts = (network["detector"] != "none", network["decoder"], network["split"])
+    name = ROWS_OF_003[(config["contrast"], config["disentangle"], *parts)]
+    name += ", anywhere" if config["data"]["anywhere"] > 0 else ""
+    return f"{name}, {100 * config['labelled_share']:g} % labels", None
+
+
 MODELS: dict[str, tuple[str, Callable[[Row], tuple[str, float | None]]]] = {
     "ksp": ("002, kinematic-structure-preserved representation (`ksp`)", ksp_row),
     "pgp": ("000 and 004, part-guided novel image synthesis (`pgp`)", pgp_row),
     "imagepose": ("001, 3D pose from a single image (`imagepose`)", imagepose_row),
     "lifting": ("001, lifting from given 2D poses (`lifting`; the paper's number is with reflection)", lifting_row),
+    "temporal": ("003, contrastive disentanglement of video (`temporal`)", temporal_row),
 }
 """How each model's runs are told apart."""
 

@@ -5,7 +5,9 @@ import torch
 from benchmarks import naive, report
 from benchmarks.measure import check_parity, peak_memory, quantiles
 from benchmarks.operators import workload
+from benchmarks.results import ROWS_OF_003, temporal_row
 from benchmarks.run import PLAN, largest_batch, moved_bytes
+from posegeom_models.runs import build_config, config_parser, find_config, plain
 
 OPERATORS = [plan[0] for plan in PLAN["cpu"]]
 
@@ -61,3 +63,16 @@ def test_the_committed_page_is_the_one_that_the_results_give(tmp_path, monkeypat
     for path in report.RESULTS.glob("*.json"):
         content = json.loads(path.read_text(encoding="utf-8"))
         assert {"device", "torch", "triton", "commit", "copy_ceiling_gb_s", "speed"} <= set(content)
+
+
+def test_every_baseline_of_003_has_a_row_of_its_own():
+    names = ["ae_stn_dec", "css", "css_stn_dec_split", "drnet", "dsl", "dsl_stn", "dsl_stn_dec", "mv_css", "nsd"]
+    rows = set()
+    for name in [None, *names]:
+        parser = config_parser("temporal")
+        parsed = parser.parse_path(find_config("temporal", "tiny"))
+        if name is not None:
+            layer = parser.parse_path(find_config("temporal", name), defaults=False)
+            parsed.update(layer)
+        rows.add(temporal_row(plain(build_config("temporal", parsed)))[0].split(",")[0])
+    assert rows == {name for name in ROWS_OF_003.values()}

@@ -269,6 +269,53 @@ def test_principal_components_are_the_covariances_eigenvectors() -> None:
     torch.testing.assert_close(deviation**2, torch.linalg.eigvalsh(covariance).flip(0)[:3])
 
 
+def test_components_of_fewer_poses_are_refused() -> None:
+    with pytest.raises(ValueError, match="components must be at most the number of poses that they are of, 4, got 6"):
+        principal_components(torch.randn(4, 34), 6)
+
+
+def test_a_used_flow_takes_over_the_masks_of_the_weights_that_it_loads() -> None:
+    torch.manual_seed(0)
+    prior = PosePrior(SMALL, 17)
+    torch.manual_seed(1)
+    used, fresh = PosePrior(SMALL, 17), PosePrior(SMALL, 17)
+    poses = torch.randn(3, 17, 2, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        before = used.log_density(poses)
+        for other in (used, fresh):
+            other.load_state_dict(prior.state_dict())
+        assert torch.equal(used.log_density(poses), prior.log_density(poses))
+        assert torch.equal(fresh.log_density(poses), prior.log_density(poses))
+        assert not torch.equal(before, used.log_density(poses))
+        # Nor does it go on with what it made in another type.
+        assert used.double().sample(2).dtype == torch.float64
+
+
+def test_the_2d_loss_reaches_its_poses_round_the_loop_alone() -> None:
+    """y is its target: with y as data on the other side the gradient is the same."""
+    networks = LiftingNetworks(SMALL)
+    y = (0.1 * torch.randn(4, 17, 2, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    for norms in ("printed", "public"):
+        torch.manual_seed(0)
+        loop = turn_and_lift_again(networks.lifter, y, SMALL, 0)
+        (found,) = torch.autograd.grad(l_2d(loop, norms), y, retain_graph=True)
+        data = loop._replace(y=y.detach())
+        (expected,) = torch.autograd.grad(l_2d(data, norms), y)
+        assert float(found.abs().max()) > 0
+        torch.testing.assert_close(found, expected)
+
+
+def test_every_second_pose_is_mirrored_where_told(data: LiftingData) -> None:
+    mirrored = LiftingData(replace(CONFIG, mirrored=True))
+    plain, both = data.batch(5, 0, 1).points, mirrored.batch(5, 0, 1).points
+    scale = mirrored.statistics.scale / data.statistics.scale
+    torch.testing.assert_close(both[::2] * scale, plain[::2])
+    exchanged = plain[1::2, list(pg.H36M_17.mirror)] * torch.tensor([-1.0, 1.0])
+    torch.testing.assert_close(both[1::2] * scale, exchanged)
+    shares = [mirrored.batch(5, rank, 2).points for rank in range(2)]
+    assert torch.equal(torch.stack(shares, dim=1).flatten(0, 1), both)
+
+
 def test_views_are_what_their_cameras_see(data: LiftingData) -> None:
     poses = data.poses
     views = poses.views(torch.arange(0, len(poses), 7), torch.Generator().manual_seed(0))

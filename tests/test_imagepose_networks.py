@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -11,8 +12,15 @@ import posegeom as pg
 
 pytest.importorskip("torchvision")
 
-from posegeom_models.imagepose.adversary import l_d, l_d_of_phi, l_omega, reconstruction
-from posegeom_models.imagepose.networks import Discriminator, ImageConfig, PointRegressor, SkipNetwork, drawn
+from posegeom_models.imagepose.adversary import l_d, l_d_of_phi, l_omega, legible, reconstruction
+from posegeom_models.imagepose.networks import (
+    Discriminator,
+    ImageConfig,
+    PointRegressor,
+    SkipNetwork,
+    channels_of,
+    drawn,
+)
 
 
 def _count(module: torch.nn.Module) -> int:
@@ -23,6 +31,9 @@ def test_parameters_are_as_many_as_in_the_published_networks() -> None:
     assert _count(SkipNetwork(3, 1, 32)) == 3_124_801
     assert _count(PointRegressor(17, 32)) == 1_177_329
     assert [_count(scale) for scale in Discriminator(ImageConfig()).scales] == [2_762_689] * 3
+    # Three channels cost two more planes of each first convolution.
+    assert _count(PointRegressor(17, 32, 3)) == 1_177_329 + 2 * 49 * 32
+    assert _count(Discriminator(ImageConfig(sides=True)).scales[0]) == 2_762_689 + 2 * 16 * 64
 
 
 def test_shapes_at_128_pixels() -> None:
@@ -62,6 +73,35 @@ def test_lines_keep_their_width_relative_to_the_image(size: int) -> None:
         torch.testing.assert_close(column, torch.exp(-gamma * distance**power))
 
 
+def test_one_channel_is_the_same_with_the_sides_exchanged_and_three_are_not() -> None:
+    points = 32 * torch.rand(3, 17, 2, generator=torch.Generator().manual_seed(0))
+    exchanged = points[:, list(pg.H36M_17.mirror)]
+    one, three = ImageConfig(size=32, scales=1), ImageConfig(size=32, scales=1, sides=True)
+    image, images = drawn(points, one, pg.H36M_17), drawn(points, three, pg.H36M_17)
+    assert image.shape == (3, 1, 32, 32)
+    assert images.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(images.amax(1, keepdim=True), image)
+    # What eq. (2) draws has two poses; with a channel for each side, theirs are exchanged.
+    torch.testing.assert_close(drawn(exchanged, one, pg.H36M_17), image)
+    torch.testing.assert_close(drawn(exchanged, three, pg.H36M_17), images[:, [1, 0, 2]])
+    assert float((images[:, 0] - images[:, 1]).abs().mean()) > 0.01
+
+
+def test_neighbouring_fingers_are_in_different_channels() -> None:
+    channels = channels_of(pg.HAND_21)
+    assert sorted(bone for bones in channels for bone in bones) == sorted(pg.HAND_21.bones)
+    finger = {pg.HAND_21.joints[child].split("_")[0]: n for n, bones in enumerate(channels) for _, child in bones}
+    order = [finger[name] for name in ("thumb", "index", "middle", "ring", "pinky")]
+    assert all(one != next_one for one, next_one in itertools.pairwise(order))
+    assert len(channels[0]) + len(channels[1]) + len(channels[2]) == 20
+
+
+def test_a_channel_without_bones_is_black() -> None:
+    bar = pg.Skeleton("bar", ("left_end", "right_end"), (-1, 0), (1, 0))
+    images = drawn(torch.tensor([[[4.0, 16.0], [28.0, 16.0]]]), ImageConfig(size=32, scales=1, sides=True), bar)[0]
+    assert [float(image.amax()) for image in images] == [0, 1, 0]
+
+
 def test_the_log_form_is_eq_3_with_the_sign_of_each_player() -> None:
     real, fake = [torch.tensor([[0.3, -1.0]])], [torch.tensor([[0.5, 2.0]])]
     probability = torch.sigmoid
@@ -98,11 +138,21 @@ def test_omegas_loss_by_hand_with_the_image_as_target() -> None:
     said, points = torch.full((2, 3, 2), 0.5), torch.full((2, 3, 2), 0.1)
     again = torch.zeros(2, 1, 4, 4, requires_grad=True)
     image = torch.ones(2, 1, 4, 4, requires_grad=True)
-    loss = l_omega(said, points, again, image, 0.1)
+    assert float(l_omega(said, points, None, 0.1)) == pytest.approx(0.16)
+    loss = l_omega(said, points, (again, image), 0.1)
     assert float(loss.detach()) == pytest.approx(0.16 + 0.1)
     to_again, to_image = torch.autograd.grad(loss, (again, image), allow_unused=True)
     assert to_again is not None
     assert to_image is None
+
+
+def test_what_is_read_is_the_target_of_what_is_drawn() -> None:
+    image, again = (torch.full((2, 1, 4, 4), value, requires_grad=True) for value in (0.5, 0.1))
+    loss = legible(image, again)
+    assert float(loss.detach()) == pytest.approx(0.16)
+    to_image, to_again = torch.autograd.grad(loss, (image, again), allow_unused=True)
+    torch.testing.assert_close(to_image, torch.full_like(image, 2 * 0.4 / 32))
+    assert to_again is None
 
 
 def test_reconstruction_is_the_mean_absolute_difference() -> None:

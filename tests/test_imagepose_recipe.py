@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +22,13 @@ from posegeom_models.cli import main
 from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.evaluation import Prediction, evaluate
-from posegeom_models.imagepose.batches import ImageposeData
+from posegeom_models.imagepose.batches import ImageposeBatch, ImageposeData
 from posegeom_models.imagepose.configuration import ImageposeConfig
 from posegeom_models.imagepose.lifter import LifterConfig
 from posegeom_models.imagepose.networks import ImageConfig
+from posegeom_models.imagepose.objective import human36m_lengths
 from posegeom_models.imagepose.panels import panels
-from posegeom_models.imagepose.recipe import ImageposeNetworks, ImageposeRecipe, predict
+from posegeom_models.imagepose.recipe import ImageposeNetworks, ImageposeRecipe, Stage, predict
 from posegeom_models.training import Descent, TrainingConfig, launch, train
 
 CONFIG = ImageposeConfig(
@@ -103,10 +104,36 @@ def test_more_clips_of_the_priors_recordings_lend_poses(data: ImageposeData) -> 
     more = ImageposeData(replace(CONFIG, prior_clips=30))
     assert len(more.points) > len(data.points)
     assert more.own.lent == data.own.lent
+    benchmark = RenderedBenchmark(CONFIG.data, "train", pg.H36M_17)
+    shown = {benchmark.take(clip).motion.split("#")[0] for clip in more.reel.clip[more.own.images.numbers].tolist()}
+    for one in (data, more):
+        assert one.recordings
+        assert not one.recordings & shown
     # People and cameras of their own: no pose of the images' benchmark is among them.
     off = torch.cdist(more.points.flatten(1), more.reel.points.flatten(1))
     assert float(off.min()) > 0
     assert 0 < float(more.points.mean()) < 32
+
+
+def test_the_prior_has_mirror_images_where_told(data: ImageposeData) -> None:
+    both = ImageposeData(replace(CONFIG, mirrored=True))
+    half = len(data.points)
+    assert len(both.points) == 2 * half
+    assert torch.equal(both.points[:half], data.points)
+    exchanged = both.points[half:, list(pg.H36M_17.mirror)]
+    torch.testing.assert_close(31 - exchanged[..., 0], data.points[..., 0])
+    assert torch.equal(exchanged[..., 1], data.points[..., 1])
+    left, right = (
+        [n for n, (_, child) in enumerate(pg.H36M_17.bones) if pg.H36M_17.joints[child].startswith(side)]
+        for side in ("left", "right")
+    )
+    lengths = both.statistics.lengths
+    torch.testing.assert_close(lengths[left].sort().values, lengths[right].sort().values)
+
+
+def test_bone_lengths_are_human36ms_where_told() -> None:
+    data = ImageposeData(replace(CONFIG, lengths="human36m"))
+    assert torch.equal(data.statistics.lengths, human36m_lengths(pg.H36M_17))
 
 
 def test_the_flow_and_lambda_see_more_poses_than_images_where_told(data: ImageposeData) -> None:
@@ -122,17 +149,57 @@ def test_the_flow_and_lambda_see_more_poses_than_images_where_told(data: Imagepo
     assert half.image is not None
     assert torch.equal(half.image, batch.image[2:])
     recipe = ImageposeRecipe(config)
-    recipe.networks.lifting.adopt(data.statistics)
     seen = []
     recipe.networks.lifting.lifter.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    recipe._pose(batch, 0.5)
+    _moved(recipe, many, 3)
     assert seen == [16, 16]  # four of the images and twelve unpaired ones, and their virtual views
+
+
+@pytest.mark.parametrize(("omega_poses", "count"), [(0, 12), (8, 8)])
+def test_omega_sees_as_many_poses_in_one_part_as_in_two(omega_poses: int, count: int) -> None:
+    for accumulate in (1, 2):
+        training = replace(CONFIG.training, accumulate=accumulate)
+        config = replace(CONFIG, poses=12, omega_poses=omega_poses, omega_early=True, training=training)
+        data, recipe = ImageposeData(config), ImageposeRecipe(config)
+        seen = []
+        recipe.networks.omega.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(len(output)))
+        descent = Descent(launch(training), recipe.optimizers, data, training, 0)
+        recipe.step(descent, data.batch(0, 0, 1), 0)
+        assert sum(seen) == count
+        assert len(seen) == accumulate
+
+
+def test_lambda_learns_from_unpaired_poses_before_what_phi_draws_counts(data: ImageposeData) -> None:
+    config = replace(CONFIG, lift_unpaired=True, joint=False, drawn_from=0.6)
+    rows = {}
+    for number in (2, 5):
+        recipe = ImageposeRecipe(config)
+        seen: list[int] = []
+        recipe.networks.lifting.lifter.register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.append(len(inputs[0]))
+        )
+        _, terms = _moved(recipe, data, number)
+        assert "lifter/3d" in terms
+        rows[number] = seen
+    assert rows == {2: [4, 4], 5: [8, 8]}
+    # Nor does Ω have to say what a Φ that knows nothing draws.
+    batch = data.batch(3, 0, 1)
+    assert batch.image is not None
+    for number, alike in ((2, True), (5, False)):
+        costs = []
+        for image in (batch.image, torch.zeros_like(batch.image)):
+            recipe = ImageposeRecipe(config)
+            recipe.networks.lifting.adopt(data.statistics)
+            descent = Descent(launch(CONFIG.training), recipe.optimizers, data, CONFIG.training, number)
+            recipe.step(descent, batch._replace(image=image), number)
+            costs.append(descent.finite_values()["omega/Omega"])
+        assert (costs[0] == costs[1]) == alike
 
 
 def test_omega_learns_to_read_early_where_told(data: ImageposeData) -> None:
     moved, terms = _moved(ImageposeRecipe(replace(CONFIG, omega_early=True)), data, 0)
     assert moved == {"prior", "omega"}
-    assert set(terms) == {"prior/NF", "omega/u"}
+    assert set(terms) == {"prior/NF", "omega/Omega"}
 
 
 def test_hands_are_shown_scored_and_drawn(motion_data: Path) -> None:
@@ -177,6 +244,18 @@ def test_people_cut_out_need_masks(data: ImageposeData) -> None:
         evaluate(say, replace(reel, segmented=False), data.constants, masked=True)
 
 
+def test_exchanged_sides_are_an_error_of_the_one_2d_figure_alone(data: ImageposeData) -> None:
+    reel = Reel.render(RenderedBenchmark(replace(CONFIG.data, clips=(1, 1, 2)), "test", pg.H36M_17))
+    told = reel.points.clone()
+    told[::2] = told[::2, list(pg.H36M_17.mirror)]
+    dealt = iter(told.split(4))
+    model = evaluate(lambda images: Prediction(points=next(dealt)), reel, data.constants, batch=4)["model"]
+    off = 100 / 32 * float((told - reel.points).norm(dim=-1).mean())
+    assert model["2d"] == pytest.approx(off, rel=1e-5)
+    assert off > 1
+    assert model["2d_either_side"] == 0
+
+
 def test_masked_images_show_the_person_alone(data: ImageposeData) -> None:
     numbers = data.own.images.deal(3 * 4, 4)
     frames = data.reel.frames(numbers)
@@ -214,15 +293,89 @@ def test_rows_of_table_3(data: ImageposeData, row: str, gone: set[str]) -> None:
     assert ("lifter" in moved) == (row != "images")
 
 
-def test_the_discriminators_step_leaves_the_running_statistics_of_phi_alone(data: ImageposeData) -> None:
-    recipe = ImageposeRecipe(CONFIG)
-    batch = data.batch(3, 0, 1)
-    recipe.networks.train()
-    before = {name: value.clone() for name, value in recipe.networks.phi.named_buffers() if "running" in name}
-    recipe._discriminator(batch)
-    for name, value in recipe.networks.phi.named_buffers():
-        if "running" in name:
-            assert torch.equal(value, before[name]), name
+class Reaching:
+    """In the place of `Descent`: notes which networks' weights each term has a gradient to, and moves none."""
+
+    def __init__(self, networks: ImageposeNetworks) -> None:
+        self.reached: dict[str, set[str]] = {}
+        self.parts = {
+            "phi": networks.phi,
+            "omega": networks.omega,
+            "lifter": networks.lifting.lifter,
+            "prior": networks.lifting.prior,
+            "discriminator": networks.discriminator,
+            "redrawing": networks.redrawing or nn.Module(),
+        }
+
+    def minimize(self, name: str, objective: Callable[..., Mapping[str, torch.Tensor]], batch: ImageposeBatch) -> None:
+        for term, value in objective(batch).items():
+            self.reached[f"{name}/{term}"] = {
+                part
+                for part, network in self.parts.items()
+                if any(
+                    found is not None
+                    for p in network.parameters()
+                    if p.requires_grad
+                    for found in torch.autograd.grad(value, p, retain_graph=True, allow_unused=True)
+                )
+            }
+
+
+def test_what_each_term_reaches(data: ImageposeData) -> None:
+    """What the paper does not have never moves Ω, and eqs. (4) to (10) move Φ and Ω in one sum alone."""
+    lifted = ("2d", "3d", "def", "NF", "bl")
+    expected = {
+        True: {
+            "pose/D": {"phi"},
+            "pose/s": {"phi"},
+            "pose/image": {"phi", "redrawing"},
+            "pose/Omega": {"phi", "omega"},
+            **{f"pose/{term}": {"phi", "omega", "lifter"} for term in lifted},
+            "discriminator/D": {"discriminator"},
+        },
+        False: {
+            "pose/D": {"phi"},
+            "pose/s": {"phi"},
+            "pose/image": {"phi", "redrawing"},
+            "omega/Omega": {"omega"},
+            **{f"lifter/{term}": {"lifter"} for term in lifted},
+            "discriminator/D": {"discriminator"},
+        },
+    }
+    for joint in (True, False):
+        recipe = ImageposeRecipe(replace(CONFIG, joint=joint, lambda_s=1.0))
+        recipe.networks.lifting.adopt(data.statistics)
+        reaching = Reaching(recipe.networks)
+        recipe.step(reaching, data.batch(3, 0, 1), 3)  # type: ignore[arg-type]
+        assert reaching.reached == expected[joint]
+
+
+def test_apart_every_network_has_one_optimizer() -> None:
+    recipe = ImageposeRecipe(replace(CONFIG, joint=False, omega_early=True))
+    held = [
+        id(p) for optimizer in recipe.optimizers.values() for group in optimizer.param_groups for p in group["params"]
+    ]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(p) for p in recipe.networks.parameters()}
+
+
+def test_lambdas_rate_falls_with_its_own_steps(data: ImageposeData) -> None:
+    recipe = ImageposeRecipe(replace(CONFIG, joint=False, lifter_rate=1.0, drawn_from=0.5))
+    rates = []
+    for number in range(2, 6):
+        recipe.step(Reaching(recipe.networks), data.batch(number, 0, 1), number)  # type: ignore[arg-type]
+        rates.append(recipe.optimizers["lifter"].param_groups[0].get("initial_lr"))
+    assert rates == [None, None, 1.0, pytest.approx(0.95**50)]
+
+
+def test_a_step_counts_its_images_once_in_the_running_statistics_of_phi(data: ImageposeData) -> None:
+    for joint in (True, False):
+        recipe = ImageposeRecipe(replace(CONFIG, joint=joint))
+        recipe.networks.train()
+        _moved(recipe, data, 3)
+        for name, value in recipe.networks.phi.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                assert value == 1, name
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(data: ImageposeData, tmp_path: Path) -> None:
@@ -270,32 +423,20 @@ def test_nothing_that_the_paper_prints_asks_what_an_image_shows(data: ImageposeD
     costs = []
     for image in (batch.image, batch.image.flip(0), torch.zeros_like(batch.image)):
         torch.manual_seed(0)
-        costs.append(
-            {name: float(term.detach()) for name, term in recipe._pose(batch._replace(image=image), 0.5).items()}
-        )
+        terms = recipe._pose(batch._replace(image=image), Stage(True, 0.5), [])
+        costs.append({name: float(term.detach()) for name, term in terms.items()})
     for name in ("D", "Omega", "2d", "3d", "def", "NF", "bl"):
         assert costs[0][name] == costs[1][name] == costs[2][name], name
     assert len({cost["image"] for cost in costs}) == 3
-
-
-def test_what_lambda_learns_reaches_the_images_only_where_told(data: ImageposeData) -> None:
-    for joint in (True, False):
-        recipe = ImageposeRecipe(replace(CONFIG, joint=joint))
-        recipe.networks.lifting.adopt(data.statistics)
-        terms = recipe._pose(data.batch(3, 0, 1), 0.5)
-        parameter = next(recipe.networks.phi.parameters())
-        (found,) = torch.autograd.grad(terms["3d"], parameter, allow_unused=True)
-        assert (found is not None) == joint
-    early = ImageposeRecipe(replace(CONFIG, lifting_from=0.6))
-    assert set(early._pose(data.batch(3, 0, 1), 0.5)) == {"D", "Omega", "image"}
 
 
 def test_under_autocast_geometry_and_lifting_stay_in_float32(data: ImageposeData) -> None:
     recipe = ImageposeRecipe(CONFIG)
     recipe.networks.lifting.adopt(data.statistics)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = recipe._pose(data.batch(3, 0, 1), 0.5)
-        recipe._discriminator(data.batch(3, 0, 1))
+        drawn: list[torch.Tensor] = []
+        terms = recipe._pose(data.batch(3, 0, 1), Stage(True, 0.5), drawn)
+        recipe._discriminator(data.batch(3, 0, 1), drawn[0])
         y = recipe.networks.normalised(data.batch(3, 0, 1).points)
         lifted = recipe.networks.lifting.lifter(y)
     for name in ("2d", "3d", "def", "NF", "bl"):
@@ -418,7 +559,12 @@ def test_networks_of_a_hand_have_its_joints() -> None:
         (lambda: replace(CONFIG, skeleton="DOG"), "skeleton"),
         (lambda: replace(CONFIG, poses=6), "poses"),
         (lambda: replace(CONFIG, more_images="A"), "more_images"),
-        (lambda: replace(CONFIG, lifting_from=2.0), "lifting_from"),
+        (lambda: replace(CONFIG, omega_poses=6), "omega_poses"),
+        (lambda: replace(CONFIG, poses=8, omega_poses=12), "omega_poses"),
+        (lambda: replace(CONFIG, skeleton="HAND_21", mirrored=True), "mirrored"),
+        (lambda: replace(CONFIG, lengths="mine"), "lengths"),
+        (lambda: replace(CONFIG, lifter_rate=0.0), "lifter_rate"),
+        (lambda: replace(CONFIG, drawn_from=2.0), "drawn_from"),
         (lambda: replace(CONFIG, prior_steps=6), "prior_steps"),
         (lambda: replace(CONFIG, prior_share=1.0), "prior_share"),
         (lambda: replace(CONFIG, bones_from=-0.1), "bones_from"),

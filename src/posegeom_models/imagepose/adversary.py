@@ -1,4 +1,4 @@
-"""001's losses of skeleton images, L_D and L_Ω (eqs. 3, 9), and a reconstruction that it does not have."""
+"""001's losses of skeleton images, L_D and L_Ω (eqs. 3, 9), and two terms for Φ that it does not have."""
 
 from __future__ import annotations
 
@@ -46,19 +46,32 @@ def _softplus(logits: Tensor) -> Tensor:
     return torch.nn.functional.softplus(logits.float())
 
 
-def l_omega(said: Tensor, points: Tensor, again: Tensor, image: Tensor, weight: float) -> Tensor:
+def l_omega(said: Tensor, points: Tensor, again: tuple[Tensor, Tensor] | None, weight: float) -> Tensor:
     """L_Ω = ‖Ω(κ(u)) − u‖² + λ ‖κ(y) − s‖² (eq. 9), as means over coordinates and over pixels.
 
     s is the target of the second term and has no gradient from it: else both sides could agree on an empty image.
 
     Args:
-        said: (B, J, 2) Ω(κ(u)), in [−1, 1] over the image.
-        points: (B, J, 2) u, likewise.
-        again: (B, 1, S, S) κ(y) in [−1, 1], y = Ω(s).
-        image: (B, 1, S, S) s.
+        said: (P, J, 2) Ω(κ(u)), in [−1, 1] over the image.
+        points: (P, J, 2) u, likewise.
+        again: κ(y) (B, C, S, S) in [−1, 1], y = Ω(s), and s; None leaves out the second term.
         weight: λ.
     """
-    return ((said - points) ** 2).mean() + weight * ((again - image.detach()) ** 2).mean()
+    unpaired = ((said - points) ** 2).mean()
+    return unpaired if again is None else unpaired + weight * ((again[0] - again[1].detach()) ** 2).mean()
+
+
+def legible(image: Tensor, again: Tensor) -> Tensor:
+    """‖κ(y) − s‖² for Φ, the mean over pixels: s is to be the skeleton image of what Ω reads in it, which is data here.
+
+    It is the second term of eq. (9) with its sides exchanged. Without it a Φ that learns by what Ω reads draws blobs
+    that Ω reads as it should, and no skeletons; L_D alone is slow to forbid them.
+
+    Args:
+        image: (B, C, S, S) s.
+        again: (B, C, S, S) κ(y) in [−1, 1].
+    """
+    return ((image - again.detach()) ** 2).mean()
 
 
 def reconstruction(image: Tensor, redrawn: Tensor) -> Tensor:

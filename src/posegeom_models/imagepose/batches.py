@@ -19,6 +19,7 @@ from posegeom_models.data.shuffling import Shuffle
 from posegeom_models.evaluation import Constants
 from posegeom_models.imagepose.configuration import SKELETONS, ImageposeConfig
 from posegeom_models.imagepose.lifter import Statistics, principal_components
+from posegeom_models.imagepose.objective import mean_lengths
 from posegeom_models.imagepose.views import head_distance, normalised
 from posegeom_models.material import Material
 
@@ -58,11 +59,12 @@ class Album:
         reel: all frames.
         images: deals those that are shown.
         prior: (P,) numbers of those that lend their 2D poses.
-        lent: names of their recordings.
+        prior_clips: numbers of the clips that these are of.
+        lent: names of the recordings that may lend poses.
     """
 
     def __init__(self, config: ImageposeConfig, domain: str, skeleton: pg.Skeleton, seed: int, device: str) -> None:
-        benchmark = RenderedBenchmark(replace(config.data, domain=domain), "train", skeleton)
+        benchmark = self.benchmark = RenderedBenchmark(replace(config.data, domain=domain), "train", skeleton)
         self.config, self.reel = config, Material(benchmark, config.frame_step, device).reel()
         self.lent = _lent(config, skeleton)
         is_prior = torch.tensor([_recording(benchmark, clip) in self.lent for clip in range(len(benchmark))])
@@ -70,6 +72,7 @@ class Album:
             raise ValueError(
                 f"prior_share {config.prior_share:g} of {len(is_prior)} clips leaves no images or no prior"
             )
+        self.prior_clips = is_prior.nonzero().flatten().tolist()
         numbers, of_prior = torch.arange(len(self.reel)), is_prior[self.reel.clip]
         self.images, self.prior = Shuffle(numbers[~of_prior], seed), numbers[of_prior]
 
@@ -91,6 +94,9 @@ class ImageposeData:
     """Images of some recordings, and 2D poses of the others.
 
     Attributes:
+        points: (P, J, 2) the prior's poses, pixels.
+        joints: (P, J, 3) what they are views of; of these, bone lengths alone are used.
+        recordings: names of the recordings that they are of.
         constants: the answers that look at no image.
     """
 
@@ -102,26 +108,32 @@ class ImageposeData:
         if config.more_images is not None:
             self.more = Album(config, config.more_images, skeleton, 3 * seed + 2, device)
         self.reel = self.own.reel
-        self.points, self.joints = self._unpaired()
+        self.points, self.joints, self.recordings = self._unpaired()
         self.prior = Shuffle(torch.arange(len(self.points)), 3 * seed + 1)
         self.angles = torch.tensor([0.0, *(math.radians(angle) for angle in config.rotations)])
         self.statistics = self._statistics()
         self.constants = Constants.of(self.reel)
 
-    def _unpaired(self) -> tuple[Tensor, Tensor]:
-        """The prior's poses: points (P, J, 2) in pixels and joints (P, J, 3), of which bone lengths alone are used."""
-        config = self.config
-        if config.prior_clips == 0:
-            return self.reel.points[self.own.prior], self.reel.joints[self.own.prior]
-        drawn = replace(config.data, seed=config.data.seed + 1, clips=(config.prior_clips, 1, 1))
-        benchmark, size = RenderedBenchmark(drawn, "train", self.skeleton), (config.data.size, config.data.size)
-        clips = [clip for clip in range(len(benchmark)) if _recording(benchmark, clip) in self.own.lent]
-        seen = [view_take(benchmark.take(clip), 0, size) for clip in clips]
-        if not seen:
-            raise ValueError(
-                f"none of {config.prior_clips} prior_clips is of a recording that lends poses; ask for more"
-            )
-        return torch.cat([points for _, points in seen]), torch.cat([joints for joints, _ in seen])
+    def _unpaired(self) -> tuple[Tensor, Tensor, frozenset[str]]:
+        """The prior's poses, what they are views of, and the names of their recordings."""
+        config, size = self.config, (self.config.data.size, self.config.data.size)
+        benchmark, clips = self.own.benchmark, self.own.prior_clips
+        if config.prior_clips > 0:
+            more = replace(config.data, seed=config.data.seed + 1, clips=(config.prior_clips, 1, 1))
+            benchmark = RenderedBenchmark(more, "train", self.skeleton)
+            clips = [clip for clip in range(len(benchmark)) if _recording(benchmark, clip) in self.own.lent]
+            if not clips:
+                raise ValueError(
+                    f"none of {config.prior_clips} prior_clips is of a recording that lends poses; ask for more"
+                )
+            seen = [view_take(benchmark.take(clip), 0, size) for clip in clips]
+            joints, points = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        else:
+            points, joints = self.reel.points[self.own.prior], self.reel.joints[self.own.prior]
+        if config.mirrored:
+            points = torch.cat((points, pg.flip_joints(points, self.skeleton, width=config.data.size)))
+            joints = torch.cat((joints, pg.flip_joints(joints, self.skeleton, axis=0)))
+        return points, joints, frozenset(_recording(benchmark, clip) for clip in clips)
 
     @property
     def _poses(self) -> int:
@@ -133,7 +145,7 @@ class ImageposeData:
         copies = [turned(points, angle.expand(len(points)), config.data.size) for angle in self.angles]
         scale = head_distance(points, skeleton)
         flat = normalised(torch.cat(copies), scale, skeleton.root, config.lifter.base).flatten(1)
-        lengths = pg.relative_bone_lengths(self.joints, skeleton).mean(0)
+        lengths = mean_lengths(config.lengths, self.joints, skeleton)
         return Statistics(scale, *principal_components(flat, config.lifter.components), lengths)
 
     def batch(self, step: int, rank: int, world_size: int) -> ImageposeBatch:

@@ -10,7 +10,7 @@ from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.imagepose.adversary import FORMS
 from posegeom_models.imagepose.lifter import LifterConfig
 from posegeom_models.imagepose.networks import ImageConfig
-from posegeom_models.imagepose.objective import ABLATIONS, NORMS
+from posegeom_models.imagepose.objective import ABLATIONS, LENGTHS, NORMS
 from posegeom_models.training import TrainingConfig
 
 ROWS = (*ABLATIONS, "images")
@@ -31,13 +31,18 @@ class ImageposeConfig:
         prior_steps: steps of the flow's pre-training, at the beginning. Not given.
         prior_rate: learning rate of the flow, which falls to 0 by a cosine. Not given.
         learning_rate: of the other networks. Not given; that of the work that Φ, Ω and D are from.
+        lifter_rate: of Λ, which falls exponentially to 0.6 %, where Λ is trained apart (`joint` is false); that of the
+            work that Λ is from.
         skeleton: H36M_17, BODY_17 or HAND_21, whose images are of hands.
         prior_share: of the recordings whose 2D poses are the prior; the images are of the others. Of HandDB the paper
             takes half.
         prior_clips: how many clips of these recordings, with people and cameras of their own, lend 2D poses; none is
             rendered. 0 for those of the rendered clips that show no image.
-        poses: 2D poses of a step, a multiple of training.batch_size, where the flow (and Λ, with `lift_unpaired`) is to
-            see more of them than there are images; 0 for as many.
+        poses: 2D poses of a step, a multiple of training.batch_size, where the flow and Ω (and Λ, with `lift_unpaired`)
+            are to see more of them than there are images; 0 for as many.
+        omega_poses: those of them that Ω sees, likewise a multiple; 0 for all.
+        mirrored: the prior has a mirror image of each of its poses, too, left and right exchanged. The paper: false.
+        lengths: b̄: "motion", the mean over the 3D poses that the prior's 2D poses are views of; or "human36m".
         more_images: a domain whose images are shown as often as those of `data.domain`, and whose 2D poses are not in
             the prior (Table 2, Ours⁺); None for none.
         rotations: degrees by which copies of the images, and of the prior's poses, are turned clockwise; of hands the
@@ -51,11 +56,16 @@ class ImageposeConfig:
         lambda_omega: λ of eq. (9).
         lambda_d: weight of L_D for Φ. The paper: 1.
         lambda_image: weight of `posegeom_models.imagepose.adversary.reconstruction`. The paper: 0.
+        lambda_s: weight of `posegeom_models.imagepose.adversary.legible`. The paper: 0.
         bones_from: share of the steps with Λ after which L_bl joins. The paper: 0; see `LiftingConfig`.
-        lifting_from: share of the steps after the flow's from which Λ is trained: before, L_base, L_NF and L_bl would
-            only pull at 2D poses that show nothing yet. The paper: 0.
-        lift_unpaired: Λ is trained on the unpaired 2D poses, too. The paper: false.
-        joint: L_base, L_NF and L_bl reach Φ and Ω too, or only Λ. The paper: true.
+        elevation_from: share of the steps with Λ after which its own elevations are used. The paper: 0; see
+            `LiftingConfig`.
+        drawn_from: share of the steps after the flow's from which what Φ draws counts: for Λ, which is trained on the
+            poses that it shows, and for λ ‖κ(y) − s‖². Before, it shows nothing yet. The paper: 0.
+        lift_unpaired: Λ is trained on the unpaired 2D poses too, as soon as the flow is. The paper: false.
+        joint: eq. (12) is one sum with one optimizer for Φ, Ω and Λ, so that L_base, L_NF and L_bl reach Φ and Ω too;
+            or Φ, Ω and Λ have a loss and an optimizer each. Either way the reconstruction does not move Ω. The paper:
+            true.
         ablation: row of Table 3: "none", "without_bl", "base" or "images".
         pair_gap: seconds at least between a frame and the one that lends the reconstruction its looks.
         frame_step: every how many-th frame of a clip is used.
@@ -68,10 +78,14 @@ class ImageposeConfig:
     prior_steps: int = 20_000
     prior_rate: float = 1e-4
     learning_rate: float = 2e-4
+    lifter_rate: float = 2e-4
     skeleton: str = "H36M_17"
     prior_share: float = 0.4
     prior_clips: int = 0
     poses: int = 0
+    omega_poses: int = 0
+    mirrored: bool = False
+    lengths: str = "motion"
     more_images: str | None = None
     rotations: tuple[float, ...] = ()
     masked: bool = True
@@ -83,8 +97,10 @@ class ImageposeConfig:
     lambda_omega: float = 0.1
     lambda_d: float = 1.0
     lambda_image: float = 0.0
+    lambda_s: float = 0.0
     bones_from: float = 0.0
-    lifting_from: float = 0.0
+    elevation_from: float = 0.0
+    drawn_from: float = 0.0
     lift_unpaired: bool = False
     joint: bool = True
     ablation: str = "none"
@@ -92,7 +108,7 @@ class ImageposeConfig:
     frame_step: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (("form", FORMS), ("norms", NORMS), ("ablation", ROWS)):
+        for name, choices in (("form", FORMS), ("norms", NORMS), ("ablation", ROWS), ("lengths", LENGTHS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.skeleton not in SKELETONS:
@@ -103,10 +119,20 @@ class ImageposeConfig:
             raise ValueError(f"image.size must be data.size, {self.data.size}, got {self.image.size}")
         if not 1 <= self.prior_steps < self.training.steps:
             raise ValueError(f"prior_steps must be 1 to training.steps - 1, got {self.prior_steps}")
-        if self.poses % self.training.batch_size:
-            raise ValueError(f"poses must be a multiple of {self.training.batch_size} images, got {self.poses}")
+        for name in ("poses", "omega_poses"):
+            if getattr(self, name) % self.training.batch_size:
+                raise ValueError(
+                    f"{name} must be a multiple of {self.training.batch_size} images, got {getattr(self, name)}"
+                )
+        if self.omega_poses > (self.poses or self.training.batch_size):
+            raise ValueError(f"omega_poses must be at most poses, {self.poses}, got {self.omega_poses}")
         if not 0 < self.prior_share < 1:
             raise ValueError(f"prior_share must be between 0 and 1, got {self.prior_share}")
-        for name in ("bones_from", "lifting_from"):
+        if self.mirrored and SKELETONS[self.skeleton].mirror == tuple(range(len(SKELETONS[self.skeleton].joints))):
+            raise ValueError(f"mirrored needs a skeleton with a left and a right side, got {self.skeleton}")
+        for name in ("prior_rate", "learning_rate", "lifter_rate", "sigma"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("bones_from", "elevation_from", "drawn_from"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

@@ -152,7 +152,7 @@ class PosePrior(nn.Module):
                 f"got {config.components}"
             )
         self.finest = config.finest
-        self._made: tuple[torch.device, Any] | None = None
+        self._made: Any = None
         # Scales between e⁻² and e²: with wider ones the density falls so steeply outside the data that a few poses of a
         # batch, which are far from it, have all of its gradient.
         self.flow = zuko.flows.RealNVP(
@@ -178,14 +178,24 @@ class PosePrior(nn.Module):
         return centred @ self.get_buffer("components").mT / self.get_buffer("deviation")
 
     def _distribution(self) -> Any:
-        """The flow as a distribution, made once for each device: making it asks where masks are not 0.
+        """The flow as a distribution, made once: making it asks where masks are not 0.
 
         A GPU would be waited for at every block of every step.
         """
-        device = self.get_buffer("mean").device
-        if self._made is None or self._made[0] != device:
-            self._made = device, self.flow()
-        return self._made[1]
+        if self._made is None:
+            self._made = self.flow()
+        return self._made
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PosePrior:
+        """To another device or type: what was made of the masks there is made anew."""
+        self._made = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Of weights, with the masks that they were trained with."""
+        self._made = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def log_density(self, points: Tensor) -> Tensor:
         """The density's logarithm log p_Y(ȳ), (B,), of poses (B, J, 2)."""
@@ -202,7 +212,16 @@ class PosePrior(nn.Module):
 
 
 def principal_components(poses: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (D,), the first components (count, D) and the standard deviations along them (count,), of (P, D)."""
+    """Mean (D,), the first components (count, D) and the standard deviations along them (count,), of (P, D).
+
+    Raises:
+        ValueError: fewer poses than components.
+    """
+    if len(poses) < count:
+        raise ValueError(
+            f"components must be at most the number of poses that they are of, {len(poses)}, got {count}; "
+            "ask for fewer components or for more clips and frames"
+        )
     mean = poses.mean(0)
     _, spread, components = torch.linalg.svd(poses - mean, full_matrices=False)
     return mean, components[:count], spread[:count] / math.sqrt(max(len(poses) - 1, 1))
@@ -274,7 +293,9 @@ class Loop(NamedTuple):
 def turn_and_lift_again(lifter: Callable[[Tensor], Lifted], y: Tensor, config: LifterConfig, root: int) -> Loop:
     """The whole loop, y → v → v̂ → ŷ → v̂′ → v′ → y′.
 
-    R = R_e(fresh) · R_a · R_e(own), by the global generator (see `posegeom.elevation_azimuth_rotation`).
+    R = R_e(fresh) · R_a · R_e(own), by the global generator (see `posegeom.elevation_azimuth_rotation`). The mean and
+    deviation of the elevations are those of the poses that are lifted at once: of a process's share, where there are
+    several processes, and of each part where gradients are accumulated.
 
     Args:
         lifter: Λ.

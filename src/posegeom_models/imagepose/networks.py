@@ -24,7 +24,10 @@ class ImageConfig:
         scales: of D: full, half, quarter, ... resolution.
         gamma: γ of κ in pixels^−power; not given in the paper. At other sizes than 128 pixels it is scaled so that
             lines keep their width relative to the image.
-        power: of the distance in κ: 2 as printed, 1 as in that work's code.
+        power: of the distance in κ: 2 as printed, 1 as in that work's code, which draws a limb towards its place from
+            further away.
+        sides: κ has three channels, see `channels_of`. The paper: one, in which a pose looks like itself with left and
+            right exchanged.
     """
 
     size: int = 128
@@ -33,6 +36,7 @@ class ImageConfig:
     scales: int = 3
     gamma: float = 0.224
     power: int = 2
+    sides: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 8:
@@ -48,19 +52,56 @@ class ImageConfig:
         if self.power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, got {self.power}")
 
+    @property
+    def channels(self) -> int:
+        """Of a skeleton image."""
+        return 3 if self.sides else 1
+
+
+Bones = tuple[tuple[int, int], ...]
+
+
+def channels_of(skeleton: pg.Skeleton) -> tuple[Bones, Bones, Bones]:
+    """The bones that three channels of κ show: of the left, of the right, and of the middle.
+
+    Of a skeleton without sides, such as a hand, the limbs that start at the root take turns: neighbours differ.
+    """
+    if any(name.startswith("left_") for name in skeleton.joints):
+        of = {child: _side(skeleton.joints[child]) for _, child in skeleton.bones}
+    else:
+        of = {child: number % 3 for number, child in enumerate(skeleton.levels[1])}
+        for level in skeleton.levels[2:]:
+            of |= {child: of[skeleton.parents[child]] for child in level}
+    left, right, middle = (tuple(bone for bone in skeleton.bones if of[bone[1]] == number) for number in range(3))
+    return left, right, middle
+
+
+def _side(joint: str) -> int:
+    return 0 if joint.startswith("left_") else 1 if joint.startswith("right_") else 2
+
 
 def drawn(points: Tensor, config: ImageConfig, skeleton: pg.Skeleton) -> Tensor:
-    """κ (eq. 2): a skeleton image (B, 1, S, S) in [0, 1] of points (B, J, 2) in pixels."""
+    """κ (eq. 2): a skeleton image (B, C, S, S) in [0, 1] of points (B, J, 2) in pixels; C is `config.channels`."""
     gamma = config.gamma * (128 / config.size) ** config.power
     size = (config.size, config.size)
-    return pg.skeleton_image(points, skeleton.bones, size, gamma, config.power).unsqueeze(1)
+    shown = channels_of(skeleton) if config.sides else (skeleton.bones,)
+    return torch.stack(
+        [
+            pg.skeleton_image(points, bones, size, gamma, config.power)
+            if bones
+            else points.new_zeros(*points.shape[:-2], *size)
+            for bones in shown
+        ],
+        dim=1,
+    )
 
 
 def _convolution(before: int, after: int, kernel: int, stride: int, norm: str) -> nn.Sequential:
     """Convolution, normalisation, rectifier; a bias where the normalisation has none."""
     layer = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=norm == "instance")
     normal = nn.BatchNorm2d(after) if norm == "batch" else nn.InstanceNorm2d(after)
-    return nn.Sequential(layer, normal, nn.ReLU(inplace=True))
+    # What an instance normalisation returns is a view: changing it in place would copy it back, and its gradient again.
+    return nn.Sequential(layer, normal, nn.ReLU(inplace=norm == "batch"))
 
 
 def _levels(channels: int, width: int, norm: str) -> list[nn.Sequential]:
@@ -90,8 +131,8 @@ def _start(module: nn.Module) -> None:
 class SkipNetwork(nn.Module):
     """Images to images: four resolutions down and up again, with the way down joined in on the way up.
 
-    Φ is one from a photograph (3 channels) to a skeleton image (1 channel). Its last convolution has no activation:
-    the targets are skeleton images in [−1, 1].
+    Φ is one from a photograph (3 channels) to a skeleton image (1 channel, or 3). Its last convolution has no
+    activation: the targets are skeleton images in [−1, 1].
     """
 
     def __init__(self, channels: int, outputs: int, width: int) -> None:
@@ -129,19 +170,19 @@ class SkipNetwork(nn.Module):
 
 
 class PointRegressor(nn.Module):
-    """Ω: a skeleton image (B, 1, S, S) in [−1, 1] to points (B, J, 2) in its pixels.
+    """Ω: a skeleton image (B, C, S, S) in [−1, 1] to points (B, J, 2) in its pixels.
 
     J maps of stride 8; each coordinate is the expected one under the softmax of the map's mean over the other axis.
     """
 
-    def __init__(self, joints: int, width: int) -> None:
+    def __init__(self, joints: int, width: int, channels: int = 1) -> None:
         super().__init__()
-        self.down = nn.Sequential(*_levels(1, width, "instance"))
+        self.down = nn.Sequential(*_levels(channels, width, "instance"))
         self.maps = nn.Conv2d(width * 2 ** (DEPTH - 1), joints, 1)
         self.apply(_start)
 
     def forward(self, skeleton_images: Tensor) -> Tensor:
-        """Skeleton images (B, 1, S, S)."""
+        """Skeleton images (B, C, S, S)."""
         maps = self.maps(self.down(skeleton_images))
         cells = pg.soft_argmax(maps.float(), marginal=True)
         # The outermost cells stand for the outermost pixels: a point at the edge can be said.
@@ -153,22 +194,21 @@ class PointRegressor(nn.Module):
 class PatchDiscriminator(nn.Module):
     """One scale of D: a logit for every patch of a skeleton image."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: int = 1) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(1, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        channels = width
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
         for stride in (2, 2, 1):
             layers += [
-                nn.Conv2d(channels, 2 * channels, 4, stride, 1),
-                nn.InstanceNorm2d(2 * channels),
+                nn.Conv2d(width, 2 * width, 4, stride, 1),
+                nn.InstanceNorm2d(2 * width),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
-            channels *= 2
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 4, 1, 1))
+            width *= 2
+        self.layers = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, 1, 1))
         self.apply(_start)
 
     def forward(self, skeleton_images: Tensor) -> Tensor:
-        """Skeleton images (B, 1, S, S)."""
+        """Skeleton images (B, C, S, S)."""
         logits: Tensor = self.layers(skeleton_images)
         return logits
 
@@ -178,10 +218,12 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: ImageConfig) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(PatchDiscriminator(config.patch_width) for _ in range(config.scales))
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(config.patch_width, config.channels) for _ in range(config.scales)
+        )
 
     def forward(self, skeleton_images: Tensor) -> tuple[Tensor, ...]:
-        """Logits (B, 1, h, w) of each scale, of skeleton images (B, 1, S, S) in [−1, 1]."""
+        """Logits (B, 1, h, w) of each scale, of skeleton images (B, C, S, S) in [−1, 1]."""
         found = []
         for number, scale in enumerate(self.scales):
             if number > 0:

@@ -115,3 +115,9 @@ def normalised(points: Tensor, scale: Tensor | float, root: int, base: float = 1
         base: Δ: at that depth the head is 1 from the root.
     """
     return (points - points[:, root].unsqueeze(1)) / (scale * base)
+
+
+def every_second_mirrored(points: Tensor, skeleton: pg.Skeleton) -> Tensor:
+    """2D poses (B, J, 2) about 0, every second one as a mirror shows it: x reversed, left and right exchanged."""
+    odd = torch.arange(len(points), device=points.device) % 2 == 1
+    return torch.where(odd[:, None, None], pg.flip_joints(points, skeleton), points)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.imagepose.lifter import (
-    Lifted,
-    LifterConfig,
-    LiftingNetworks,
-    Statistics,
-    principal_components,
-    turn_and_lift_again,
-)
+from posegeom_models.imagepose.lifter import LifterConfig, LiftingNetworks, Statistics, principal_components
 from posegeom_models.imagepose.lifting.evaluation import evaluate_lifting
-from posegeom_models.imagepose.objective import ABLATIONS, NORMS, human36m_lengths, l_nf, lifting_terms
-from posegeom_models.imagepose.views import Poses, ViewConfig, head_distance, normalised
+from posegeom_models.imagepose.objective import (
+    ABLATIONS,
+    LENGTHS,
+    NORMS,
+    Choices,
+    l_nf,
+    lifter_rate,
+    mean_lengths,
+    prior_rate,
+    staged_terms,
+)
+from posegeom_models.imagepose.views import Poses, ViewConfig, every_second_mirrored, head_distance, normalised
 from posegeom_models.runs import Model
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
@@ -41,6 +43,7 @@ class LiftingConfig:
         prior_rate: learning rate of the flow, which falls to 0 by a cosine. Not given.
         learning_rate: of Λ, which falls exponentially to 0.6 %. Not given.
         weight_decay: of both. Not given.
+        mirrored: every second pose is shown with left and right exchanged, as a mirror shows it. The paper: false.
         prior_noise: standard deviation of noise on the flow's training poses, in units of the normalised pose. The
             paper: 0.
         bones_from: share of Λ's steps after which L_bl joins. The paper: 0. Poses begin flat, and from there L_bl wants
@@ -60,6 +63,7 @@ class LiftingConfig:
     prior_rate: float = 1e-4
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
+    mirrored: bool = False
     prior_noise: float = 0.0
     bones_from: float = 0.0
     elevation_from: float = 0.0
@@ -69,7 +73,7 @@ class LiftingConfig:
     ablation: str = "none"
 
     def __post_init__(self) -> None:
-        for name, choices in (("norms", NORMS), ("ablation", ABLATIONS), ("lengths", ("motion", "human36m"))):
+        for name, choices in (("norms", NORMS), ("ablation", ABLATIONS), ("lengths", LENGTHS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
         if not 1 <= self.prior_steps < self.training.steps:
@@ -109,8 +113,10 @@ class LiftingData:
 
     def batch(self, step: int, rank: int, world_size: int) -> LiftingBatch:
         """One process's share of the batch of a step."""
-        views = self.poses.views(*self._drawn(step))
-        points = normalised(views.points, self.statistics.scale, self.skeleton.root, self.config.network.base)
+        shown = self.poses.views(*self._drawn(step)).points
+        if self.config.mirrored:
+            shown = every_second_mirrored(shown, self.skeleton)
+        points = normalised(shown, self.statistics.scale, self.skeleton.root, self.config.network.base)
         return LiftingBatch(points[rank::world_size], self.statistics if step == 0 else None)
 
     def _drawn(self, step: int) -> tuple[Tensor, torch.Generator]:
@@ -134,12 +140,11 @@ def _statistics(poses: Poses, config: LiftingConfig, generator: torch.Generator)
     count = min(len(poses), SAMPLE)
     numbers = torch.randperm(len(poses), generator=generator)[:count]
     points, skeleton = poses.views(numbers, generator).points, poses.skeleton
+    if config.mirrored:
+        points = every_second_mirrored(points, skeleton)
     scale = head_distance(points, skeleton)
     flat = normalised(points, scale, skeleton.root, config.network.base).flatten(1)
-    if config.lengths == "human36m":
-        lengths = human36m_lengths(skeleton)
-    else:
-        lengths = pg.relative_bone_lengths(poses.joints, skeleton).mean(0)
+    lengths = mean_lengths(config.lengths, poses.joints, skeleton)
     mean, components, deviation = principal_components(flat, config.network.components)
     return Statistics(scale, mean, components, (deviation**2 + config.prior_noise**2).sqrt(), lengths)
 
@@ -151,6 +156,7 @@ class LiftingRecipe:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
         self.networks = LiftingNetworks(config.network, skeleton)
+        self.choices = Choices(config.ablation, config.norms, config.sigma, config.bones_from, config.elevation_from)
         decay, networks = config.weight_decay, self.networks
         self.optimizers: Mapping[str, torch.optim.Optimizer] = {
             name: torch.optim.Adam(network.parameters(), rate, weight_decay=decay, fused=True)
@@ -166,14 +172,13 @@ class LiftingRecipe:
         if batch.statistics is not None:
             self.networks.adopt(batch.statistics)
         if number < config.prior_steps:
-            rate = config.prior_rate * (1 + math.cos(math.pi * number / config.prior_steps)) / 2
-            self._set_rate("prior", rate)
+            self._set_rate("prior", prior_rate(config.prior_rate, number / config.prior_steps))
             train.minimize("prior", self._prior, batch)
             return
         share = (number - config.prior_steps) / (config.training.steps - config.prior_steps)
-        self._set_rate("lifter", config.learning_rate * 0.95 ** (100 * share))
+        self._set_rate("lifter", lifter_rate(config.learning_rate, share))
         with frozen(self.networks.prior):
-            train.minimize("lifter", lambda part: self._lifting(part, share), batch)
+            train.minimize("lifter", lambda part: staged_terms(self.networks, part.points, self.choices, share), batch)
 
     def _set_rate(self, name: str, rate: float) -> None:
         """Each stage has its own fall of the learning rate; the engine multiplies it with that of the whole run."""
@@ -183,18 +188,6 @@ class LiftingRecipe:
     def _prior(self, part: LiftingBatch) -> Mapping[str, Tensor]:
         noise = self.config.prior_noise * torch.randn_like(part.points)
         return {"NF": l_nf(self.networks.prior, part.points + noise)}
-
-    def _lifting(self, part: LiftingBatch, share: float) -> Mapping[str, Tensor]:
-        networks, config = self.networks, self.config
-        lifter = networks.lifter if share >= config.elevation_from else self._from_one_elevation
-        loop = turn_and_lift_again(lifter, part.points, config.network, self.skeleton.root)
-        ablation = "without_bl" if config.ablation == "none" and share < config.bones_from else config.ablation
-        lengths = networks.get_buffer("lengths")
-        return lifting_terms(loop, networks.prior, self.skeleton, lengths, config.sigma, config.norms, ablation)
-
-    def _from_one_elevation(self, points: Tensor) -> Lifted:
-        upright = points.new_full((len(points),), -math.radians(self.config.network.first_elevation))
-        return Lifted(self.networks.lifter(points).depth, upright)
 
     def pictures(self, batch: LiftingBatch) -> Mapping[str, Tensor]:
         """2D poses, and what is lifted from them as seen from the person's side and from above."""
