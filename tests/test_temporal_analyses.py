@@ -16,6 +16,7 @@ from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.temporal.analyses import (
     PEOPLE,
+    Errors,
     acceleration_drift,
     cluster_accuracy,
     codes_of,
@@ -25,6 +26,7 @@ from posegeom_models.temporal.analyses import (
     pose_distances,
     swaps,
 )
+from posegeom_models.temporal.configuration import TemporalConfig
 from posegeom_models.temporal.networks import Codes, TemporalNetworks
 from tests.test_temporal_networks import SMALL
 from tests.test_temporal_sampling import reel_of
@@ -76,21 +78,44 @@ def test_codes_are_those_of_the_test_time_path(networks: TemporalNetworks, reel:
     torch.testing.assert_close(codes.invariant, said.invariant.detach())
 
 
+def pose_in_pixels(count: int, inputs: int) -> tuple[TemporalNetworks, Reel, TemporalConfig]:
+    """Frames whose pixels are a pose, and networks that read `inputs` mixtures of its numbers from them for a code."""
+    generator = torch.Generator().manual_seed(1)
+    network = replace(SMALL, time_variant=inputs, hidden=64, regressor_dropout=0.0)
+    config = TemporalConfig(network, RenderedConfig(size=32), pose_batch=64, pose_rate=3e-3, falling_rates=True)
+    networks = TemporalNetworks(network, compared=False).eval()
+    mixing = torch.linalg.qr(torch.randn(51, 51, generator=generator)).Q[:, :inputs]
+    poses = (0.2 * torch.randn(count, 17, 3, generator=generator)).clamp(-1, 1)
+    poses[:, 0] = 0
+    image = torch.zeros(count, 3 * 32 * 32, dtype=torch.uint8)
+    image[:, :51] = (127.5 * (poses.flatten(1) + 1)).round().to(torch.uint8)
+    reel = replace(reel_of(count), joints=poses, image=image.view(count, 3, 32, 32), known=torch.ones(count, 17).bool())
+    networks.crops = lambda images, boxes: images  # type: ignore[method-assign]
+
+    def encode(crops: Tensor, jittered: Tensor | None = None) -> Codes:
+        return Codes(5 * (2 * crops.flatten(1)[:, :51] - 1) @ mixing, torch.zeros(len(crops), 8))
+
+    networks.encoder.forward = encode  # type: ignore[method-assign]
+    return networks, reel, config
+
+
 def test_more_labels_make_better_poses_of_codes_that_hold_them() -> None:
     """Codes that are the pose, seen through a fixed turn, teach with all labels what they do not with a few."""
-    generator = torch.Generator().manual_seed(1)
-    networks = TemporalNetworks(replace(SMALL, time_variant=51, hidden=64, regressor_dropout=0.0), compared=False)
-    mixing = torch.linalg.qr(torch.randn(51, 51, generator=generator)).Q
-    poses = 0.2 * torch.randn(400, 17, 3, generator=generator)
-    about = poses - poses[:, :1]
-    codes = 5 * about.flatten(1) @ mixing
+    networks, reel, config = pose_in_pixels(400, 51)
+    numbers, others = torch.arange(300), torch.arange(300, 400)
+    test = codes_of(networks, reel, others), reel.joints[others]
     before = {name: value.clone() for name, value in networks.state_dict().items()}
-    curve = label_curve(networks, (codes[:300], poses[:300]), (codes[300:], poses[300:]), (1.0, 0.02), 150, 3e-3)
+    noise = torch.get_rng_state()
+    curve = label_curve(networks, config, (reel, numbers), test, (1.0, 0.02), 150)
     assert [curve[share].labels for share in (1.0, 0.02)] == [300, 6]
     assert curve[1.0].n_mpjpe < 0.8 * curve[0.02].n_mpjpe
-    mean = about[:300].mean(0).expand(100, -1, -1)
-    assert curve[1.0].mpjpe < 0.8 * 1000 * float(pg.mpjpe(mean, about[300:]))
+    mean = reel.joints[:300].mean(0).expand(100, -1, -1)
+    assert curve[1.0].mpjpe < 0.8 * 1000 * float(pg.mpjpe(mean, test[1]))
+    assert Errors.of(1, mean, test[1], 0).mpjpe == pytest.approx(1000 * float(pg.mpjpe(mean, test[1])))
     assert all(torch.equal(value, before[name]) for name, value in networks.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), noise)
+    assert networks.phi is not None
+    assert all(parameter.requires_grad for parameter in networks.parameters())
 
 
 def test_gravity_offsets_are_zero_for_boxes_round_the_projected_centre_of_gravity(

@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("torchvision")
 
+from posegeom_models.temporal import backgrounds
 from posegeom_models.temporal.backgrounds import halves, panorama, with_backgrounds
 from tests.test_temporal_sampling import reel_of
 
@@ -50,6 +51,15 @@ def test_a_panorama_sees_behind_who_walks_before_it() -> None:
     assert before > 100
     assert after < 0.1 * before
     assert np.abs(found - walls)[~hidden].mean() < 8
+
+
+def test_a_white_walls_panorama_is_white_to_its_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames half a pixel apart cover half of the pixels at their edges."""
+    step = np.eye(3)
+    step[0, 2] = 0.5
+    monkeypatch.setattr(backgrounds, "_homographies", lambda cv2, images: [step] * (len(images) - 1))
+    found = panorama(np.full((4, 8, 12, 3), 240, np.uint8))
+    assert int(found.min()) == 240
 
 
 def test_frames_without_correspondences_are_told_by_their_numbers() -> None:

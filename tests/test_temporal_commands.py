@@ -85,16 +85,19 @@ def test_synthesize_draws_swaps_and_side_views(run: Path, tmp_path: Path) -> Non
 
 
 def test_analyze_writes_what_the_codes_hold(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["analyze", str(run), "--clips", "4", "--every", "15", "--labels", "24", "--steps", "5", "--distances", "6"]
+    words = ["analyze", str(run), "--clips", "4", "--every", "15", "--labels", "24", "--steps", "5", "--distances", "9"]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "Clusters of codes against people, 12 frames" in said
     found = json.loads((run / "analysis" / "test.json").read_text())
     assert found["clusters"]["time_invariant"]["people"] == 4
     distances = found["pose_distance_mm"]
-    assert len(distances) == 6
-    assert 0 < distances[0] < distances[-1]
-    assert [found["labels"]["variant"][share]["labels"] for share in ("0.14", "1.0")] == [4, 24]
+    # In the run's own frames, of which its clips have eight.
+    assert [value is None for value in distances] == [False] * 7 + [True] * 2
+    assert 0 < distances[0] < distances[6]
+    assert [found["labels"]["variant"][share]["labels"] for share in ("0.14", "1.0")] == [3, 24]
+    assert found["labels"]["mean_pose"]["1.0"]["labels"] == 24
+    assert "of a fall's acceleration" in " ".join(said.split())
     assert main(["analyze", str(run), "--every", "0"]) == 2
 
 

@@ -18,11 +18,13 @@ from posegeom_models.temporal.networks import (
     Detector,
     Encoder,
     NetworkConfig,
+    TemporalNetworks,
+    bump,
+)
+from posegeom_models.temporal.regressors import (
     PoseRegressor,
     ResidualBlock,
     Statistics,
-    TemporalNetworks,
-    bump,
     in_box,
     out_of_box,
     regressor,
@@ -79,10 +81,10 @@ def test_a_residual_block_adds_to_what_it_is_given() -> None:
 @pytest.mark.parametrize("kind", ["stack", "resnet18"])
 def test_boxes_begin_in_the_middle_and_stay_within_their_bounds(kind: str) -> None:
     torch.manual_seed(0)
-    config = replace(SMALL, size=64, detector=kind, first_extent=0.6)
+    config = replace(SMALL, size=64, detector=kind, first_extent=(0.4, 0.6))
     detector = Detector(config).eval()
     image = torch.rand(2, 3, 64, 64)
-    torch.testing.assert_close(detector(image), torch.tensor([[0.6, 0.6, 0.0, 0.0]] * 2), rtol=0, atol=1e-5)
+    torch.testing.assert_close(detector(image), torch.tensor([[0.4, 0.6, 0.0, 0.0]] * 2), rtol=0, atol=1e-5)
     for layer in (detector.boxes, detector.heat):
         if layer is not None:
             nn.init.normal_(layer.weight, 0, 50)
@@ -119,6 +121,18 @@ def test_encoders_share_all_but_their_output_layers() -> None:
     whole = Encoder(replace(SMALL, split=False))(crops)
     assert whole.variant.shape == (3, 24 + 8)
     assert whole.invariant.shape == (3, 0)
+
+
+@pytest.mark.parametrize("side", [16, 20])
+def test_a_stack_reads_its_maps_place_by_place(side: int) -> None:
+    """A spot in one corner or the other is another code, which an average over the maps would not tell."""
+    torch.manual_seed(0)
+    encoder = Encoder(replace(SMALL, encoder="stack", crop=side)).eval()
+    crops = torch.zeros(2, 3, side, side)
+    crops[0, :, :8, :8] = crops[1, :, :8, -8:] = 1.0
+    codes = encoder(crops)
+    assert codes.variant.shape == (2, 24)
+    assert float((codes.variant[0] - codes.variant[1]).detach().norm() / codes.variant[0].detach().norm()) > 1e-3
 
 
 def test_each_code_has_its_own_half_of_the_decoders_maps() -> None:
@@ -209,7 +223,7 @@ def test_poses_are_told_in_the_labels_statistics() -> None:
     torch.testing.assert_close(statistics.mean, about.mean(0))
     assert bool((statistics.deviation[0] == 1).all())  # the root's is none
     torch.testing.assert_close(statistics.deviation[1:], (about.var(0, correction=0)[1:]).sqrt())
-    phi = PoseRegressor(SMALL, 24, 17).eval()
+    phi = PoseRegressor(regressor("plain", 24, 51, 16, 0.0), 17).eval()
     phi.adopt(statistics)
     last = phi.layers[-1]
     assert isinstance(last, nn.Linear)
@@ -222,10 +236,43 @@ def test_poses_are_told_in_the_labels_statistics() -> None:
 def test_predicted_points_count_only_where_they_are_wanted() -> None:
     torch.manual_seed(0)
     code, points = torch.randn(3, 24), torch.randn(3, 17, 2)
-    without = PoseRegressor(SMALL, 24, 17).eval()
+    without = TemporalNetworks(SMALL, compared=False).phi.eval()
     torch.testing.assert_close(without(code, points), without(code, 0 * points))
-    given = PoseRegressor(replace(SMALL, with_points=True), 24, 17).eval()
+    given = TemporalNetworks(replace(SMALL, with_points=True), compared=False).phi.eval()
     assert float((given(code, points) - given(code, 0 * points)).detach().abs().max()) > 0
+
+
+def test_a_standardised_phi_reads_codes_in_any_units() -> None:
+    """Once it has seen them, values a thousand times as large or as small, or elsewhere, say the same."""
+    torch.manual_seed(0)
+    layers = regressor("plain", 24, 51, 16, 0.0)
+    codes, points = torch.randn(64, 24), torch.zeros(64, 17, 2)
+    scale, shift = torch.logspace(-1, 3, 24), torch.linspace(-5, 5, 24)
+    told = []
+    for given in (codes, scale * codes + shift):
+        phi = PoseRegressor(layers, 17, standardised=True)
+        for _ in range(200):
+            phi.units(given)  # its running statistics come near the codes' own
+        told.append(phi.eval()(given, points))
+    torch.testing.assert_close(told[1], told[0], rtol=1e-2, atol=1e-2)
+
+
+def test_whole_images_become_crops_by_their_area() -> None:
+    """A comb of columns that a crop of single pixels would see as black or white is grey in the mean."""
+    networks = TemporalNetworks(replace(SMALL, detector="none", size=64, crop=8), compared=False)
+    comb = (torch.arange(64) % 4 == 0).float().expand(1, 3, 64, 64)
+    torch.testing.assert_close(networks.crops(comb, networks.boxes(comb)), torch.full((1, 3, 8, 8), 0.25))
+
+
+def test_a_hidden_layer_of_the_decoder_is_between_each_code_and_its_maps() -> None:
+    decoder = Decoder(replace(SMALL, decoder_hidden=12))
+    assert linear_layers(decoder) == [(24, 12), (12, 8 * 16), (8, 12), (12, 8 * 16)]
+
+
+def test_theta_has_a_width_of_its_own() -> None:
+    weak = TemporalNetworks(replace(SMALL, hidden=16, weak_hidden=12), compared=False, weak=True)
+    assert linear_layers(weak.theta) == [(24, 12)] + [(12, 12)] * 6 + [(12, 34)]
+    assert NetworkConfig().weak_hidden == 1024
 
 
 def test_geometry_is_computed_in_float32_under_autocast(networks: TemporalNetworks) -> None:
@@ -245,7 +292,7 @@ def test_geometry_is_computed_in_float32_under_autocast(networks: TemporalNetwor
     ("settings", "message"),
     [
         ({"crop": 30}, r"crop must be a multiple of 2\^3, got 30"),
-        ({"first_extent": 0.1}, "ascending, got 0.2, 0.1 and 1.0"),
+        ({"first_extent": (0.5, 0.1)}, r"ascending, got 0.2, \(0.5, 0.1\) and 1.0"),
         ({"features": ("layer9",)}, "features must be of stem, layer1, .*, got 'layer9'"),
         ({"regressor": "deep"}, "regressor must be one of plain, residual, got 'deep'"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),

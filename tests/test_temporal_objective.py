@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import colorsys
 import math
-import subprocess
-import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import orthogonal_procrustes
 from torch import Tensor, nn
 
 pytest.importorskip("torchvision")
 
+from posegeom_models.temporal import objective
 from posegeom_models.temporal.features import FeatureNetwork
 from posegeom_models.temporal.objective import (
     box_prior,
     l_2d,
     l_3d,
     l_adversary,
+    l_aligned,
     l_css,
     l_discriminator,
     l_dsl,
@@ -144,45 +146,44 @@ def test_pose_losses_by_hand() -> None:
     assert float(loss) == pytest.approx((1 + 1 + 0.25) / 3)
 
 
+def test_the_aligned_error_knows_shapes_and_no_directions() -> None:
+    """None for a pose that is turned, grown and elsewhere; for one between two directions, that of a body gone flat."""
+    generator = torch.Generator().manual_seed(0)
+    joints = torch.randn(2, 17, 3, generator=generator)
+    half = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])  # about the vertical
+    behind = joints @ half.mT
+    assert float(l_aligned(2 * behind + 1, joints)) == pytest.approx(0, abs=1e-4)
+    # Only heights are left, which lie on a line: as SciPy aligns it.
+    between = (joints + behind) / 2
+    wanted = 0.0
+    for one, other in zip(joints.double().numpy(), between.double().numpy(), strict=True):
+        middle = one.mean(0)
+        a, b = one - middle, other - other.mean(0)
+        turn, scale = orthogonal_procrustes(b, a)
+        wanted += float(np.linalg.norm(a - b @ turn * scale / (b**2).sum(), axis=1).mean()) / 2
+    assert float(l_aligned(between, joints)) == pytest.approx(wanted, rel=1e-4)
+    assert wanted > 0.5
+
+
 def test_box_priors_hold_the_mean_box_and_leave_single_ones_free() -> None:
     spread = torch.tensor([[0.2, 0.3, -0.5, 0.1], [0.8, 0.7, 0.5, -0.1]])
-    assert float(box_prior(spread, 0.1, 0.5, True)) == pytest.approx(0, abs=1e-9)
+    half = (0.5, 0.5)
+    assert float(box_prior(spread, 0.1, half, True)) == pytest.approx(0, abs=1e-9)
     boxes = torch.tensor([[0.4, 0.6, 0.2, 0.0], [0.4, 0.8, 0.4, 0.2]])
     extent, place = ((0.4 - 0.5) ** 2 + (0.7 - 0.5) ** 2) / 2, (0.3**2 + 0.1**2) / 2
-    assert float(box_prior(boxes, 0.1, 0.5, True)) == pytest.approx(0.1 * (extent + place))
-    assert float(box_prior(boxes, 0.1, 0.5, False)) == pytest.approx(0.1 * extent)
+    assert float(box_prior(boxes, 0.1, half, True)) == pytest.approx(0.1 * (extent + place))
+    assert float(box_prior(boxes, 0.1, half, False)) == pytest.approx(0.1 * extent)
+    assert float(box_prior(boxes, 0.1, (0.4, 0.7), False)) == pytest.approx(0, abs=1e-9)  # x and y have their own
 
 
-BOXES = [[0.4, 0.6, 0.2, 0.0], [0.4, 0.8, 0.4, 0.2], [0.9, 0.1, 0.0, 0.3], [0.5, 0.5, 0.1, 0.1]]
-
-SHARE = f"""
-import sys, torch
-from posegeom_models.temporal.objective import box_prior
-rank = int(sys.argv[1])
-torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-boxes = torch.tensor({BOXES})[rank::2].requires_grad_()
-loss = box_prior(boxes, 0.1, 0.5, True)
-loss.backward()
-torch.save((loss.detach(), boxes.grad), sys.argv[3])
-"""
-
-
-def test_the_mean_box_is_that_of_all_processes(tmp_path: Path) -> None:
-    """Two processes, of which each holds half a batch, have the prior of the whole batch and its gradients."""
-    meeting, results = tmp_path / "meeting", [tmp_path / "0.pt", tmp_path / "1.pt"]
-    words = [[sys.executable, "-c", SHARE, str(rank), str(meeting), str(results[rank])] for rank in range(2)]
-    running = [subprocess.Popen(each, cwd=Path(__file__).parents[1]) for each in words]
-    assert [each.wait(60) for each in running] == [0, 0]
-    whole = torch.tensor(BOXES, requires_grad=True)
-    mean = whole.mean(0)
-    alone = 0.1 * ((mean[:2] - 0.5).square().mean() + mean[2:].square().mean())
-    alone.backward()
-    assert whole.grad is not None
-    for rank, path in enumerate(results):
-        loss, gradient = torch.load(path)
-        torch.testing.assert_close(loss, alone.detach())
-        # Gradients are averaged over the processes afterwards: here each one has twice its part of them.
-        torch.testing.assert_close(gradient, 2 * whole.grad[rank::2])
+def test_the_mean_box_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a batch has the prior of the whole one; that the mean over processes is right is the engine's to test."""
+    boxes = torch.tensor([[0.4, 0.6, 0.2, 0.0], [0.4, 0.8, 0.4, 0.2], [0.9, 0.1, 0.0, 0.3], [0.5, 0.5, 0.1, 0.1]])
+    whole = float(box_prior(boxes, 0.1, (0.5, 0.5), True))
+    assert float(box_prior(boxes[::2], 0.1, (0.5, 0.5), True)) != pytest.approx(whole)
+    other = boxes[1::2].mean(0)
+    monkeypatch.setattr(objective, "mean_over_processes", lambda values: (values.mean(0) + other) / 2)
+    assert float(box_prior(boxes[::2], 0.1, (0.5, 0.5), True)) == pytest.approx(whole)
 
 
 def test_similarity_and_the_adversary_by_hand() -> None:
@@ -197,9 +198,18 @@ def test_similarity_and_the_adversary_by_hand() -> None:
 
 def test_the_discriminator_compares_frames_of_one_video_and_of_two() -> None:
     variant = torch.arange(3.0).view(3, 1, 1) * 10 + torch.arange(4.0).view(1, 4, 1)
-    same, different = scenes(lambda pair: pair[:, 1:] - pair[:, :1], variant)  # type: ignore[arg-type]
+
+    def difference(pair: Tensor) -> Tensor:
+        return pair[:, 1:] - pair[:, :1]
+
+    same, different = scenes(difference, variant, torch.tensor([4, 5, 6]))  # type: ignore[arg-type]
     assert same.tolist() == [3.0, 3.0, 3.0]
     assert different.tolist() == [13.0, 13.0, -17.0]
+    # Two quadruples of one video are no pair of two.
+    same, different = scenes(difference, variant, torch.tensor([4, 4, 6]))  # type: ignore[arg-type]
+    assert same.tolist() == [3.0, 3.0, 3.0]
+    assert different.tolist() == [13.0, -17.0]
+    assert float(l_discriminator(torch.zeros(2), torch.zeros(0))) == pytest.approx(math.log(2))
 
 
 def test_codes_are_exchanged_within_a_video_alone() -> None:
@@ -228,4 +238,23 @@ def test_recolored_crops_keep_their_shapes_and_their_order_of_brightness() -> No
     assert bool((changed.diff(dim=-1) >= 0).all())
     assert float((changed - ramp).abs().amax((1, 2, 3)).min()) > 0.01
     assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
-    assert torch.equal(recolored(ramp, 0.0), ramp)
+    torch.testing.assert_close(recolored(ramp, 0.0), ramp)
+
+
+def test_recolored_crops_have_other_hues_and_saturations() -> None:
+    """Grey stays grey; a colour's hue and saturation, by Python's own formulas, spread as far as they are to."""
+    torch.manual_seed(0)
+    grey = torch.full((400, 3, 2, 2), 0.5)
+    changed = recolored(grey, 0.4)
+    torch.testing.assert_close(changed, changed[:, :1].expand_as(changed), rtol=0, atol=1e-5)
+    dull = torch.tensor([0.55, 0.5, 0.5]).view(1, 3, 1, 1)  # red, hue 0, and far from where values are cut off
+    found = recolored(dull.expand(400, 3, 1, 1), 0.4).view(400, 3)
+    hues = torch.tensor([colorsys.rgb_to_hsv(*each)[0] for each in found.tolist()])
+    turned_by = (360 * hues + 180) % 360 - 180
+    # A turn of ±72° about grey; HSV's hexagon has the same corners, but its angles are not quite those of the circle.
+    assert 60 < float(turned_by.max()) < 80
+    assert -80 < float(turned_by.min()) < -60
+    chroma = found.var(1, correction=0).sqrt() / dull.var(1, correction=0).sqrt().squeeze()
+    # The mean of a crop is of all its channels: contrast 1 ± 0.4 and saturation 1 ± 0.4 multiply.
+    assert 0.36 - 1e-3 < float(chroma.min()) < 0.55
+    assert 1.6 < float(chroma.max()) < 1.96 + 1e-3

@@ -11,7 +11,8 @@ pytest.importorskip("torchvision")
 
 import posegeom as pg
 from posegeom_models.data.reels import Reel
-from posegeom_models.temporal.sampling import DISTANCES, Distances, FallSampler, FrameSampler, Quadruples
+from posegeom_models.temporal.objective import l_dsl
+from posegeom_models.temporal.sampling import Distances, FallSampler, FrameSampler, Quadruples
 
 
 def reel_of(*lengths: int) -> Reel:
@@ -43,7 +44,7 @@ def apart(found: Quadruples) -> Tensor:
 
 @pytest.mark.parametrize("negatives", [1, 2])
 def test_quadruples_never_cross_videos_and_say_their_true_distances(negatives: int) -> None:
-    reel = reel_of(30, 4, 3, 57, 5, 12)
+    reel = reel_of(30, 4, 3, 57, 5, 22)
     found = drawn(FrameSampler(reel, Distances(3, 20), negatives), 40)
     assert 0 <= int(found.number.min()) <= int(found.number.max()) < len(reel)
     clips = reel.clip[found.number]
@@ -57,13 +58,13 @@ def test_nearby_intermediate_and_away_frames_are_in_this_order_on_one_side() -> 
     assert not reference.any()
     assert set(near.tolist()) == {1, 2, 3}
     assert bool((away >= 20).all())
-    assert bool(((between > 3) & (between < away)).all())
+    assert bool(((between > near) & (between < away)).all())
     side = (found.number[:, 1:] - found.number[:, :1]).sign()
     assert bool((side == side[:, :1]).all())
     assert set(side[:, 0].tolist()) == {-1, 1}
-    # All distances that the clip has room for occur.
+    # All distances that the clip has room for occur, also those between the nearby frame and `near`.
     assert int(away.max()) == 59
-    assert set(between.tolist()) >= set(range(4, 50))
+    assert set(between.tolist()) >= set(range(2, 50))
 
 
 def test_with_two_negatives_both_are_away() -> None:
@@ -72,27 +73,30 @@ def test_with_two_negatives_both_are_away() -> None:
     assert bool((found.distance[:, 1] <= 3).all())
 
 
-def test_short_clips_give_their_last_frame_and_their_true_distance() -> None:
-    """Ten frames where an away frame would be 20 off: the last one of the longer side, with less weight in the loss."""
-    sampler = FrameSampler(reel_of(10), Distances(3, 20))
-    found = drawn(sampler, 30)
-    place = found.number[:, 0]
-    longer = torch.maximum(place, 9 - place)
-    assert torch.equal(found.distance[:, 3], longer)
-    assert bool((found.distance.diff(dim=1) > 0).all())  # still four frames, in their order
+def test_only_frames_with_room_for_an_away_frame_are_references() -> None:
+    """Of 25 frames with 20 between, the first and the last five; a clip of 20 frames has none."""
+    sampler = FrameSampler(reel_of(25, 20), Distances(3, 20))
+    assert sampler.references.tolist() == [*range(5), *range(20, 25)]
 
 
-def test_clips_with_fewer_than_four_frames_are_left_out() -> None:
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_no_away_frame_is_drawn_to_its_reference(negatives: int) -> None:
+    """The loss of the sampled distances falls as away frames turn away from their reference, in clips of any length."""
+    found = drawn(FrameSampler(reel_of(21, 9, 24, 40), Distances(3, 20), negatives), 20)
+    angle = torch.full((len(found.number),), 0.9, requires_grad=True)
+    reference, away = torch.tensor([1.0, 0.0]).expand(len(angle), 2), torch.stack((angle.cos(), angle.sin()), dim=-1)
+    l_dsl(torch.stack((reference, reference, reference, away), dim=1), found.distance, 20).backward()
+    assert angle.grad is not None
+    assert bool((angle.grad < 0).all())
+
+
+def test_clips_that_are_too_short_are_told_with_how_long_they_must_be() -> None:
+    with pytest.raises(ValueError, match=r"longest clip has 20 frames, and away is 20: .* at least 21 frames, 41 for"):
+        FrameSampler(reel_of(20, 3), Distances(3, 20))
     assert FrameSampler(reel_of(3, 4), Distances(1, 3)).references.tolist() == [3, 6]
-    with pytest.raises(ValueError, match="at least four frames"):
-        FrameSampler(reel_of(3, 3), Distances(1, 3))
 
 
-def test_the_papers_distances_and_impossible_ones() -> None:
-    assert DISTANCES["human36m"] == (10, 200)
-    assert DISTANCES["mpi_inf_3dhp"] == (10, 450)
-    assert DISTANCES["ski"] == (5, 40)
-    assert DISTANCES["diving"] == (3, 20)
+def test_impossible_distances_are_refused() -> None:
     with pytest.raises(ValueError, match="two less than away"):
         FrameSampler(reel_of(9), Distances(3, 4))
     with pytest.raises(ValueError, match="negatives must be 1 or 2"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom_models.data.jumping import GRAVITY
 from posegeom_models.data.reels import Reel
+from posegeom_models.data.shuffling import share_of
 from posegeom_models.drawing import DARK, draw_skeleton_3d, tile, to_bytes
-from posegeom_models.temporal.networks import Codes, PoseRegressor, Statistics, TemporalNetworks
-from posegeom_models.temporal.objective import l_3d
+from posegeom_models.temporal.configuration import TemporalConfig
+from posegeom_models.temporal.networks import Codes, TemporalNetworks
+from posegeom_models.temporal.reading import fit
 
 PEOPLE = 6
 """Columns of the panel, as in Fig. 5."""
@@ -113,62 +114,52 @@ def _matched(clusters: NDArray[Any], people: NDArray[Any]) -> float:
 
 
 class Errors(NamedTuple):
-    """Pose errors in millimetres after training Φ on a share of the labels."""
+    """Pose errors in millimetres, with so many labels."""
 
     labels: int
     mpjpe: float
     n_mpjpe: float
     p_mpjpe: float
 
+    @classmethod
+    def of(cls, labels: int, said: Tensor, joints: Tensor, root: int) -> Errors:
+        """Of poses (N, J, 3) against joints (N, J, 3), both in the camera's axes."""
+        said, wanted = (value - value[:, root].unsqueeze(1) for value in (said, joints))
+        errors = pg.mpjpe(said, wanted, root=root), pg.n_mpjpe(said, wanted, root=root), pg.p_mpjpe(said, wanted)
+        return cls(labels, *(1000 * float(error) for error in errors))
+
 
 def label_curve(
     networks: TemporalNetworks,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
+    config: TemporalConfig,
+    train: tuple[Reel, Tensor],
+    test: tuple[Codes, Tensor],
     shares: Sequence[float],
     steps: int,
-    rate: float,
-    batch: int = 64,
-    seed: int = 0,
+    code: str = "variant",
 ) -> Mapping[float, Errors]:
-    """N-MPJPE against the share of the labels that a fresh Φ learns from, on frozen codes (Tables 1, 3 to 5).
+    """Errors against the share of the labels that a fresh Φ learns from, on frozen codes (Tables 1, 3 to 5).
 
     Args:
-        networks: trained; their sizes are Φ's, nothing in them changes.
-        train: codes (N, D) in the order of time, and joints (N, J, 3) in the camera's axes.
-        test: the same of other videos.
-        shares: every so many-th label is used.
-        steps: of Adam.
-        rate: its learning rate, which falls to 0 by a cosine.
-        batch: codes of a step.
-        seed: of Φ and its batches.
+        networks: trained; nothing in them changes.
+        config: of the second phase.
+        train: a reel, and the numbers of its labelled frames that all shares are of.
+        test: codes of other videos, and joints (N, J, 3) in the camera's axes.
+        shares: of the labels, evenly spread.
+        steps: of the second phase.
+        code: "variant" or "invariant", the code that Φ reads.
     """
-    root, count = networks.skeleton.root, len(networks.skeleton.joints)
+    reel, numbers = train
+    codes, joints = test
+    device = next(networks.parameters()).device
     found = {}
-    wanted = test[1] - test[1][:, root].unsqueeze(1)
     for share in shares:
-        every = max(1, round(1 / share))
-        codes, joints = train[0][::every], train[1][::every]
-        joints = joints - joints[:, root].unsqueeze(1)
-        torch.manual_seed(seed)
-        phi = PoseRegressor(replace(networks.config, with_points=False), codes.shape[1], count)
-        phi.adopt(Statistics.of(joints, root))
-        optimizer = torch.optim.Adam(phi.parameters(), rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            some = torch.randint(len(codes), (batch,))
-            none = torch.empty(batch, 0)
-            loss = l_3d(phi(codes[some], none), joints[some], phi.get_buffer("deviation"))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        phi.eval()
+        some = share_of(numbers, share)
+        phi = fit(networks, reel, some, config, steps, code)
         with torch.no_grad():
-            said = phi(test[0], torch.empty(len(test[0]), 0))
-        said = said - said[:, root].unsqueeze(1)
-        errors = pg.mpjpe(said, wanted, root=root), pg.n_mpjpe(said, wanted, root=root), pg.p_mpjpe(said, wanted)
-        found[share] = Errors(len(codes), *(1000 * float(error) for error in errors))
+            variant, read = (value.to(device) for value in (codes.variant, getattr(codes, code)))
+            said = phi(read, networks.points(variant)).cpu()
+        found[share] = Errors.of(len(some), said, joints, networks.skeleton.root)
     return found
 
 

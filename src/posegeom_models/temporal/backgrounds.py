@@ -79,14 +79,16 @@ def panorama(images: Pictures) -> Pictures:
     for layer, frame in zip(layers, some, strict=True):
         matrix = place @ to_middle[frame]
         seen = cv2.warpPerspective(np.ones((height, width), np.uint8), matrix, size) > 0
-        layer[seen] = cv2.warpPerspective(images[frame], matrix, size)[seen]
+        # Pixels that a frame covers in part take its edge's colour, not the black beyond it.
+        shown = cv2.warpPerspective(images[frame], matrix, size, borderMode=cv2.BORDER_REPLICATE)
+        layer[seen] = shown[seen]
     known = ~np.isnan(layers[..., 0]).all(0)
     layers[:, ~known] = 0
     wide = np.nanmedian(layers, axis=0)
     found: Pictures = images.copy()
     for frame in range(count):
         back = np.linalg.inv(place @ to_middle[frame])
-        shown = cv2.warpPerspective(wide, back, (width, height))
+        shown = cv2.warpPerspective(wide, back, (width, height), borderMode=cv2.BORDER_REPLICATE)
         sure = cv2.warpPerspective(known.astype(np.float32), back, (width, height)) > 0.999
         found[frame][sure] = np.clip(shown.round(), 0, 255).astype(np.uint8)[sure]
     return found

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 import posegeom as pg
+from posegeom_models.data.augmentation import Changes
 from posegeom_models.data.reels import Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
-from posegeom_models.data.shuffling import Shuffle
+from posegeom_models.data.shuffling import Shuffle, share_of
 from posegeom_models.material import Material
 from posegeom_models.temporal.backgrounds import with_backgrounds
 from posegeom_models.temporal.configuration import TemporalConfig, stage_of
-from posegeom_models.temporal.networks import Statistics
-from posegeom_models.temporal.sampling import FOUR, Distances, FallSampler, FrameSampler, Quadruples
+from posegeom_models.temporal.regressors import Statistics
+from posegeom_models.temporal.sampling import FRAMES_OF_A_QUADRUPLE, Distances, FallSampler, FrameSampler, Quadruples
 
 
 class Videos(NamedTuple):
@@ -28,6 +29,7 @@ class Videos(NamedTuple):
         points: (Q, 4, J, 2) pixels.
         known: (Q, 4, J) bool: the points that are labels.
         distance: (Q, 4) frames from the reference.
+        clip: (Q,) numbers of the videos.
     """
 
     image: Tensor
@@ -35,6 +37,7 @@ class Videos(NamedTuple):
     points: Tensor
     known: Tensor
     distance: Tensor
+    clip: Tensor
 
 
 class Labelled(NamedTuple):
@@ -101,7 +104,7 @@ class TemporalData:
         self.statistics: Statistics | None = None
         if len(known):
             # Sub-sampling is uniform over people and actions: every so many-th frame (S.1.1).
-            chosen = known[:: max(1, round(1 / config.labelled_share))]
+            chosen = share_of(known, config.labelled_share)
             self.orders["pose"] = Shuffle(chosen, 3 * seed + 2)
             self.statistics = Statistics.of(self.reel.joints[chosen], skeleton.root)
         elif config.pose_steps or config.eta > 0:
@@ -124,10 +127,7 @@ class TemporalData:
         config, stage, shared = self.config, stage_of(self.config, step), slice(rank, None, world_size)
         statistics = self.statistics if step == 0 else None
         if stage.name == "pose":
-            labelled = self._labelled(self._dealt(step))
-            if config.mirrored:
-                random = np.random.default_rng([config.training.seed, step])
-                labelled = self._mirrored(labelled, torch.from_numpy(random.random(len(labelled.image)) < 0.5))
+            labelled = labelled_frames(self.reel, self._dealt(step), config, step)
             return TemporalBatch(labelled=rows_of(labelled, shared), statistics=statistics)
         references = self._dealt(step)
         if stage.name == "pretraining":
@@ -146,21 +146,6 @@ class TemporalData:
         size = self.config.labelled_frames if stage.name == "pose" else self.config.videos
         return self.orders[stage.name].deal(stage.number * size, size)
 
-    def _labelled(self, numbers: Tensor) -> Labelled:
-        frames = self.reel.frames(numbers)
-        about = frames.joints - frames.joints[:, self.skeleton.root].unsqueeze(1)
-        return Labelled(frames.image, about, frames.points)
-
-    def _mirrored(self, labelled: Labelled, flip: Tensor) -> Labelled:
-        """Some of the frames as in a mirror, left and right joints exchanged."""
-        skeleton, image = self.skeleton, labelled.image
-        flips = flip.view(-1, 1, 1)
-        return Labelled(
-            torch.where(flips.unsqueeze(-1), image.flip(-1), image),
-            torch.where(flips, pg.flip_joints(labelled.joints, skeleton, axis=0), labelled.joints),
-            torch.where(flips, pg.flip_joints(labelled.points, skeleton, width=image.shape[-1]), labelled.points),
-        )
-
     def part(self, batch: TemporalBatch, number: int, count: int) -> TemporalBatch:
         """One of `count` parts."""
         first = batch.labelled if batch.videos is None else batch.videos
@@ -177,13 +162,24 @@ class TemporalData:
         return told if stage_of(self.config, step).name == "pose" else f"videos round {told}"
 
 
+def labelled_frames(reel: Reel, numbers: Tensor, config: TemporalConfig, step: int) -> Labelled:
+    """Frames by number with their poses; mirrored and turned as `config` has it, by the step's chance."""
+    frames = reel.frames(numbers)
+    if config.mirrored or config.label_turn:
+        generator = torch.Generator().manual_seed(config.training.seed * 1_000_003 + step)
+        changes = Changes.random(len(numbers), 0.0, config.label_turn, generator)
+        frames = changes._replace(flip=changes.flip & config.mirrored).moved(frames, reel.skeleton)
+    about = frames.joints - frames.joints[:, reel.skeleton.root].unsqueeze(1)
+    return Labelled(frames.image, about, frames.points)
+
+
 def _videos(reel: Reel, found: Quadruples) -> Videos:
     frames = reel.frames(found.number.flatten())
     known = reel.known[found.number]
     image, background, points = (
-        value.unflatten(0, (-1, FOUR)) for value in (frames.image, frames.background, frames.points)
+        value.unflatten(0, (-1, FRAMES_OF_A_QUADRUPLE)) for value in (frames.image, frames.background, frames.points)
     )
-    return Videos(image, background, points, known, found.distance)
+    return Videos(image, background, points, known, found.distance, reel.clip[found.number[:, 0]])
 
 
 def _airborne(benchmark: RenderedBenchmark, every: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.temporal.backgrounds import BACKGROUNDS
 from posegeom_models.temporal.networks import NetworkConfig
-from posegeom_models.temporal.sampling import FOUR
+from posegeom_models.temporal.sampling import FRAMES_OF_A_QUADRUPLE
 from posegeom_models.training import TrainingConfig
 
 CONTRASTS = ("dsl", "css", "mv-css", "none")
@@ -42,30 +43,38 @@ class TemporalConfig:
         alpha: α, weight of the contrastive loss.
         gamma: γ, weight of L_track.
         eta: η, weight of L_2D; the paper's is 10 where there are 2D labels.
-        near: nearby frames are at most so many frames of the reel away.
+        near: nearby frames are at most so many frames of the reel away. Whether the paper counts the frames of its
+            videos or every fifth of them is not said.
         away: away frames are at least so many away; d_max of the DSL.
         temperature: τ of eq. (3). Not given.
         margin: β of eq. (4). Not given.
-        fall: τ of eq. (10), in half images. Not given.
+        fall: τ of eq. (10), in half images. Not given. Of footage, every frame counts as one of a free fall.
         fall_step: frames between two of the four frames of L_track. Not given.
         prior_weight: of the prior on the boxes; 0 in free fall. Not given.
-        prior_extent: half extent of the mean box, in half images.
+        prior_extent: half extents (s_x, s_y) of the mean box, in half images.
         prior_centred: the mean box is in the middle; the paper's on Human3.6M alone.
-        jitter: largest relative change of the colours that E_tv sees. Not given.
+        jitter: how much the colours that E_tv sees are changed, see `temporal.objective.recolored`. Not given.
         lambda_similarity: weight of DrNet's content loss. Not given in 003.
         lambda_adversary: weight of DrNet's adversarial loss. Not given in 003.
-        pretraining_steps: with L_reconst and γ L_track alone, in free fall (§3.2, S.1); 5,000 suffice on Diving.
+        pretraining_steps: with L_reconst and γ L_track (of the first view) alone, in free fall (§3.2, S.1); 5,000
+            suffice on Diving.
         pose_steps: of the second phase, at the end: the codes are frozen, and Φ (and the linear probe) learn.
         end_to_end: in the second phase the encoder learns with Φ (Fig. 9).
         labelled_share: of the training frames that have 3D labels: every so many-th frame.
         seen_clips: so many of the clips are seen in the first phase, 0 for all; labels are of all. The paper: all.
         learning_rate: of the first phase's Adam.
         pose_rate: of the second phase's Adam. Not given.
-        pose_decay: weight decay of Φ. Not given.
+        pose_decay: decoupled weight decay of Φ's linear layers. The paper: none.
         probe_rate: of the linear probe, in the second phase. Not given.
         falling_rates: each phase's learning rate falls to 0 by a cosine. The paper: none does.
         pose_batch: labelled frames of a step; 0 for as many as training.batch_size.
         mirrored: half of the labelled frames are mirrored, with their labels. The paper: none.
+        lambda_aligned: weight of Φ's error after the best similarity transform, see `temporal.objective.l_aligned`. The
+            paper has no such term.
+        label_turn: labelled frames are turned by up to so many degrees, with their labels. The paper: not at all.
+        label_jitter: how much the colours of the labelled crops are changed, as `jitter`. The paper: not at all.
+        label_shift: boxes of the labelled frames grow or shrink, and move, by up to this share of their extents. The
+            paper: not at all.
         frame_step: every how many-th frame of a clip is used; the paper's is 5 on Human3.6M.
     """
 
@@ -90,7 +99,7 @@ class TemporalConfig:
     fall: float = 0.02
     fall_step: int = 1
     prior_weight: float = 0.1
-    prior_extent: float = 0.5
+    prior_extent: tuple[float, float] = (0.5, 0.5)
     prior_centred: bool = True
     jitter: float = 0.3
     lambda_similarity: float = 1.0
@@ -107,6 +116,10 @@ class TemporalConfig:
     falling_rates: bool = False
     pose_batch: int = 0
     mirrored: bool = False
+    lambda_aligned: float = 0.0
+    label_turn: float = 0.0
+    label_jitter: float = 0.0
+    label_shift: float = 0.0
     frame_step: int = 1
 
     def __post_init__(self) -> None:
@@ -135,12 +148,21 @@ class TemporalConfig:
                 raise ValueError(f"mv-css and views need data.cameras of at least 2, got {self.data.cameras}")
         if not 1 <= self.near < self.away - 1:
             raise ValueError(f"near must be at least 1 and two less than away, got {self.near} and {self.away}")
-        share = FOUR * self.training.devices * self.training.machines * self.training.accumulate
+        parts = self.training.devices * self.training.machines * self.training.accumulate
+        share = FRAMES_OF_A_QUADRUPLE * parts
         for name, count in (("training.batch_size", self.training.batch_size), ("pose_batch", self.pose_batch)):
             if count % share:
                 raise ValueError(
-                    f"{name} must be a multiple of {FOUR} x devices x machines x accumulate = {share}, got {count}"
+                    f"{name} must be a multiple of {FRAMES_OF_A_QUADRUPLE} x devices x machines x accumulate = "
+                    f"{share}, got {count}"
                 )
+        if self.disentangle == "adversary" and self.videos // parts < 2:
+            raise ValueError(
+                "adversary compares two videos of a part of a batch: training.batch_size must be at least "
+                f"{2 * share}, got {self.training.batch_size}"
+            )
+        if self.falling_rates and self.training.decay != "none":
+            raise ValueError(f"falling_rates and training.decay {self.training.decay!r} both lower the learning rates")
         if min(self.pretraining_steps, self.pose_steps) < 0:
             raise ValueError("pretraining_steps and pose_steps must be at least 0")
         if self.pretraining_steps + self.pose_steps > self.training.steps:
@@ -154,6 +176,9 @@ class TemporalConfig:
             raise ValueError(f"pretraining_steps need data.content freefall, got {self.data.content!r}")
         if not 0 < self.labelled_share <= 1:
             raise ValueError(f"labelled_share must be in (0, 1], got {self.labelled_share}")
+        for name, most in (("jitter", 1.0), ("label_jitter", 1.0), ("label_shift", 0.5), ("label_turn", 180.0)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be in [0, {most:g}], got {getattr(self, name)}")
         if not self.seen_clips >= 0:
             raise ValueError(f"seen_clips must be at least 0, got {self.seen_clips}")
 
@@ -170,7 +195,7 @@ class TemporalConfig:
     @property
     def videos(self) -> int:
         """Quadruples of a step."""
-        return self.training.batch_size // FOUR
+        return self.training.batch_size // FRAMES_OF_A_QUADRUPLE
 
     @property
     def labelled_frames(self) -> int:
@@ -184,6 +209,11 @@ class Stage(NamedTuple):
     name: str
     number: int
     steps: int
+
+    @property
+    def share(self) -> float:
+        """Of a learning rate that falls to 0 over the stage by a cosine."""
+        return (1 + math.cos(math.pi * self.number / self.steps)) / 2
 
 
 def stage_of(config: TemporalConfig, step: int) -> Stage:

@@ -1,4 +1,4 @@
-"""The networks of 003 (§3.1, S.1.1): S, E_tv and E_ti, D, and what reads poses from the codes: Θ, Φ, a probe."""
+"""The networks of 003 (§3.1, S.1.1): S, E_tv and E_ti, D; what reads poses from the codes is in `regressors`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor, nn
 import posegeom as pg
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
 from posegeom_models.temporal.features import FEATURES, FeatureNetwork
+from posegeom_models.temporal.regressors import REGRESSORS, PoseRegressor, out_of_box, regressor
 
-SMALL = {"detector": "stack", "encoder": "pyramid"}
-"""Networks for training from random weights, beside torchvision's ResNets."""
-
-REGRESSORS = ("plain", "residual")
+STACK, PYRAMID = "stack", "pyramid"
+"""A detector and an encoder for training from random weights, beside torchvision's ResNets."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class NetworkConfig:
         smallest: least half extent of a box, in half images. Not given.
         largest: greatest half extent. Not given.
         border: greatest distance of a box's middle from the image's, in half images. Not given.
-        first_extent: half extent of the boxes at the start of the training. Not given.
+        first_extent: half extents (s_x, s_y) of the boxes at the start of the training. Not given.
         crop: side of the crops in pixels.
-        encoder: of E_tv and E_ti, a ResNet of torchvision; or "pyramid", a small network whose features are key points
-            (`posegeom_models.backbones.KeyPyramid`).
+        encoder: of E_tv and E_ti, a ResNet of torchvision; "pyramid", a small network whose features are key points
+            (`posegeom_models.backbones.KeyPyramid`); or "stack", a few convolutions whose maps are read place by place.
         weights: of the encoder and a ResNet detector, a name of torchvision's ("IMAGENET1K_V1"); a file is the
             encoder's alone; None for random ones. Not given.
         width: of the pyramid and the stack.
@@ -43,6 +42,7 @@ class NetworkConfig:
         split: two codes; else one of their lengths together, for all baselines without latent split.
         decoder: reconstruct the image.
         maps: of each code's fully connected layer in D.
+        decoder_hidden: width of a hidden layer between each code and its maps; 0 for none, as in the paper.
         decoder_widths: after each doubling of the resolution; before them, maps have crop / 2^(their number) pixels.
         decoder_depth: convolutions after each doubling.
         decoder_normalised: batch normalisation after D's convolutions. The paper has none.
@@ -53,7 +53,9 @@ class NetworkConfig:
         feature_weights: of that ResNet-18; the paper's are ImageNet's. None for random ones.
         regressor: Φ, "plain" (two hidden layers) or "residual" (three blocks of two layers).
         hidden: width of Φ's layers; the paper: 2048 plain, 1024 residual.
+        weak_hidden: width of Θ's layers, where there are weak labels.
         regressor_dropout: of the plain Φ.
+        standardised: Φ gets every value of I_tv in units of its deviation among the labelled frames. The paper: no.
         with_points: give Φ the predicted 2D pose too, where there are weak labels.
     """
 
@@ -63,7 +65,7 @@ class NetworkConfig:
     smallest: float = 0.2
     largest: float = 1.0
     border: float = 0.8
-    first_extent: float = 0.7
+    first_extent: tuple[float, float] = (0.7, 0.7)
     crop: int = 128
     encoder: str = "resnet50"
     weights: str | None = None
@@ -74,6 +76,7 @@ class NetworkConfig:
     split: bool = True
     decoder: bool = True
     maps: int = 128
+    decoder_hidden: int = 0
     decoder_widths: tuple[int, ...] = (128, 64, 32)
     decoder_depth: int = 3
     decoder_normalised: bool = False
@@ -84,17 +87,21 @@ class NetworkConfig:
     feature_weights: str | None = None
     regressor: str = "plain"
     hidden: int = 2048
+    weak_hidden: int = 1024
     regressor_dropout: float = 0.5
+    standardised: bool = False
     with_points: bool = False
 
     def __post_init__(self) -> None:
         sizes = ("size", "reduction", "crop", "width", "keys", "time_variant", "time_invariant", "maps", "hidden")
-        for name in (*sizes, "decoder_depth"):
+        for name in (*sizes, "weak_hidden", "decoder_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.decoder_hidden < 0:
+            raise ValueError(f"decoder_hidden must be at least 0, got {self.decoder_hidden}")
         if self.crop % 2 ** len(self.decoder_widths):
             raise ValueError(f"crop must be a multiple of 2^{len(self.decoder_widths)}, got {self.crop}")
-        if not 0 < self.smallest < self.first_extent < self.largest:
+        if not all(0 < self.smallest < first < self.largest for first in self.first_extent):
             raise ValueError(
                 "smallest, first_extent and largest must be positive and ascending, got "
                 f"{self.smallest}, {self.first_extent} and {self.largest}"
@@ -125,7 +132,7 @@ class Detector(nn.Module):
         self.config = config
         self.trunk: ConvolutionStack | ResNetTrunk
         self.heat: nn.Conv2d | None = None
-        if config.detector == SMALL["detector"]:
+        if config.detector == STACK:
             w = config.width
             self.trunk = ConvolutionStack(3, (w, w, 2 * w, 2 * w, 4 * w), (2, 1, 1, 1, 2), groups=0)
             self.narrow: nn.Module = nn.Identity()
@@ -143,11 +150,11 @@ class Detector(nn.Module):
                 nn.Conv2d(self.trunk.channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(inplace=True)
             )
             self.boxes = nn.Linear(128 * side**2, 4)
-        share = (config.first_extent - config.smallest) / (config.largest - config.smallest)
+        share = (torch.tensor(config.first_extent) - config.smallest) / (config.largest - config.smallest)
         nn.init.zeros_(self.boxes.weight)
         with torch.no_grad():
             self.boxes.bias.zero_()
-            self.boxes.bias[:2] = torch.logit(torch.tensor(share))
+            self.boxes.bias[:2] = share.logit()
 
     def forward(self, images: Tensor) -> Tensor:
         """Boxes of images in [0, 1]."""
@@ -184,12 +191,17 @@ class Encoder(nn.Module):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.trunk: KeyPyramid | ResNetTrunk
-        if config.encoder == SMALL["encoder"]:
+        self.trunk: ConvolutionStack | KeyPyramid | ResNetTrunk
+        if config.encoder == PYRAMID:
             self.trunk = KeyPyramid(config.width, config.keys)
+            channels = self.trunk.channels
+        elif config.encoder == STACK:
+            w = config.width
+            self.trunk = ConvolutionStack(3, (w, 2 * w, 2 * w, 4 * w, 4 * w), (2, 2, 1, 2, 1), groups=0)
+            channels = 4 * w * (-(-config.crop // 8)) ** 2
         else:
             self.trunk = ResNetTrunk(config.encoder, "layer4", config.weights)
-        channels = self.trunk.channels
+            channels = self.trunk.channels
         length = config.time_variant + (0 if config.split else config.time_invariant)
         self.variant = nn.Linear(channels, length)
         self.invariant = nn.Linear(channels, config.time_invariant) if config.split else None
@@ -199,6 +211,9 @@ class Encoder(nn.Module):
         if isinstance(self.trunk, KeyPyramid):
             features: Tensor = self.trunk(crops)[0]
             return features
+        if isinstance(self.trunk, ConvolutionStack):
+            placed: Tensor = self.trunk(crops).flatten(1).float()
+            return placed
         averaged: Tensor = self.trunk(crops).mean((2, 3)).float()
         return averaged
 
@@ -237,10 +252,15 @@ class Decoder(nn.Module):
             if config.split
             else [(config.time_variant + config.time_invariant, 2 * config.maps)]
         )
-        self.spread = nn.ModuleList(
-            nn.Sequential(nn.Linear(length, maps * area), nn.ReLU(inplace=True), nn.Dropout(config.dropout))
-            for length, maps in lengths
-        )
+        self.spread = nn.ModuleList()
+        for length, maps in lengths:
+            first: list[nn.Module] = []
+            if config.decoder_hidden:
+                # Of codes alone, 16 x 16 cells and few convolutions after them draw little but a sum of templates.
+                first = [nn.Linear(length, config.decoder_hidden), nn.ReLU(inplace=True)]
+                length = config.decoder_hidden
+            last = [nn.Linear(length, maps * area), nn.ReLU(inplace=True), nn.Dropout(config.dropout)]
+            self.spread.append(nn.Sequential(*first, *last))
         stages, channels = [], 2 * config.maps
         for width in config.decoder_widths:
             layers: list[nn.Module] = [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)]
@@ -269,82 +289,6 @@ class Decoder(nn.Module):
         return image, mask
 
 
-class ResidualBlock(nn.Module):
-    """x + two layers of x."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Values (B, width)."""
-        added: Tensor = values + self.layers(values)
-        return added
-
-
-def regressor(kind: str, inputs: int, outputs: int, hidden: int, dropout: float) -> nn.Sequential:
-    """Φ or Θ (S.1.1): two hidden layers with dropout ("plain"), or three residual blocks of two layers ("residual")."""
-    if kind == "residual":
-        blocks = [ResidualBlock(hidden) for _ in range(3)]
-        return nn.Sequential(nn.Linear(inputs, hidden), *blocks, nn.Linear(hidden, outputs))
-    layers: list[nn.Module] = []
-    for before in (inputs, hidden):
-        # Normalisation after the rectifier, as in public code of the work that 003 takes its Φ from.
-        layers += [nn.Linear(before, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(hidden, outputs))
-
-
-class Statistics(NamedTuple):
-    """Mean and standard deviation (J, 3) of the labelled poses about the root, metres."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, joints: Tensor, root: int) -> Statistics:
-        """Of poses (N, J, 3); deviations below a millimetre (the root's) are 1."""
-        about = joints - joints[:, root].unsqueeze(1)
-        deviation = about.std(0, correction=0)
-        return cls(about.mean(0), torch.where(deviation < 1e-3, 1.0, deviation))
-
-
-class PoseRegressor(nn.Module):
-    """Φ: I_tv, and the predicted 2D pose where it is wanted, to joints (B, J, 3) about the root in metres (eq. 15)."""
-
-    def __init__(self, config: NetworkConfig, inputs: int, joints: int) -> None:
-        super().__init__()
-        self.with_points = config.with_points
-        inputs += 2 * joints if self.with_points else 0
-        self.layers = regressor(config.regressor, inputs, 3 * joints, config.hidden, config.regressor_dropout)
-        self.register_buffer("mean", torch.zeros(joints, 3))
-        self.register_buffer("deviation", torch.ones(joints, 3))
-
-    def adopt(self, statistics: Statistics) -> None:
-        """Take over the labels' statistics: outputs of size 1 are as far from the mean as labels are."""
-        for name, value in statistics._asdict().items():
-            self.get_buffer(name).copy_(value)
-
-    def forward(self, variant: Tensor, points: Tensor) -> Tensor:
-        """Joints; `points` (B, J, 2) in the box count only where Φ was built for them."""
-        inputs = torch.cat((variant, points.flatten(1)), dim=1) if self.with_points else variant
-        mean = self.get_buffer("mean")
-        said = self.layers(inputs).float().unflatten(1, mean.shape)
-        joints: Tensor = mean + self.get_buffer("deviation") * said
-        return joints
-
-
-def in_box(points: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Points (B, J, 2) in pixels of a square image, in units of their boxes: ±1 at a box's edges."""
-    place = (2 * points + 1) / size - 1
-    return (place - boxes[:, None, 2:]) / boxes[:, None, :2]
-
-
-def out_of_box(points: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """The inverse of `in_box`."""
-    place = points * boxes[:, None, :2] + boxes[:, None, 2:]
-    return ((place + 1) * size - 1) / 2
-
-
 class Drawn(NamedTuple):
     """What D makes of codes, in the image.
 
@@ -357,7 +301,7 @@ class Drawn(NamedTuple):
     mask: Tensor
 
 
-class Said(NamedTuple):
+class Outputs(NamedTuple):
     """What the networks say of images.
 
     Attributes:
@@ -403,8 +347,8 @@ class TemporalNetworks(nn.Module):
         length = self.encoder.variant.out_features
         self.theta: nn.Module = nn.Linear(length, 2 * joints)
         if weak:
-            self.theta = regressor("residual", length, 2 * joints, config.hidden, 0.0)
-        self.phi = PoseRegressor(config, length, joints)
+            self.theta = regressor("residual", length, 2 * joints, config.weak_hidden, 0.0)
+        self.phi = self.fresh_phi()
         self.features: FeatureNetwork | None = None
         if compared and config.decoder and config.features:
             self.features = FeatureNetwork(config.features, config.feature_weights)
@@ -413,6 +357,16 @@ class TemporalNetworks(nn.Module):
             self.discriminator = nn.Sequential(
                 nn.Linear(2 * length, 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU(), nn.Linear(100, 1)
             )
+
+    def fresh_phi(self, code: str = "variant") -> PoseRegressor:
+        """Φ with random weights; one for the code "invariant" gets no 2D pose, which comes from the other code."""
+        config, joints = self.config, len(self.skeleton.joints)
+        read = self.encoder.variant if code == "variant" else self.encoder.invariant
+        assert read is not None  # who asks for it has split codes
+        with_points = config.with_points and code == "variant"
+        inputs = read.out_features + (2 * joints if with_points else 0)
+        layers = regressor(config.regressor, inputs, 3 * joints, config.hidden, config.regressor_dropout)
+        return PoseRegressor(layers, joints, with_points, config.standardised)
 
     def boxes(self, images: Tensor) -> Tensor:
         """S(I), or the whole image."""
@@ -423,7 +377,11 @@ class TemporalNetworks(nn.Module):
 
     def crops(self, images: Tensor, boxes: Tensor) -> Tensor:
         """I_crop."""
-        return pg.crop(images, boxes, (self.config.crop, self.config.crop))
+        size = (self.config.crop, self.config.crop)
+        if self.detector is None and images.shape[-1] > self.config.crop:
+            # `pg.crop` would take every value of the whole image's crop from four of its many pixels.
+            return nn.functional.adaptive_avg_pool2d(images, size)
+        return pg.crop(images, boxes, size)
 
     def draw(self, codes: Codes, boxes: Tensor) -> Drawn:
         """D(codes), put back into the boxes: the image repeats its edge outside, the mask is 0 there."""
@@ -437,11 +395,11 @@ class TemporalNetworks(nn.Module):
         said: Tensor = self.theta(variant).float().unflatten(1, (-1, 2))
         return said
 
-    def forward(self, images: Tensor) -> Said:
+    def forward(self, images: Tensor) -> Outputs:
         """The test-time path: single images (B, 3, S, S) in [0, 1]."""
         boxes = self.boxes(images)
         codes = self.encoder(self.crops(images, boxes))
         points = self.points(codes.variant)
         joints = self.phi(codes.variant, points)
         mask = None if self.decoder is None else self.draw(codes, boxes).mask
-        return Said(boxes, codes, mask, joints, out_of_box(points, boxes, self.config.size))
+        return Outputs(boxes, codes, mask, joints, out_of_box(points, boxes, self.config.size))

@@ -6,7 +6,8 @@ norms of images and maps are means over their values: sums would drown the contr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -115,21 +116,32 @@ def l_3d(said: Tensor, joints: Tensor, deviation: Tensor) -> Tensor:
     return ((said - joints) / deviation).square().mean()
 
 
-def box_prior(boxes: Tensor, weight: float, extent: float, centred: bool) -> Tensor:
+def l_aligned(said: Tensor, joints: Tensor) -> Tensor:
+    """The mean distance in metres of said joints (B, J, 3) from labels, after the best similarity transform (P-MPJPE).
+
+    Of a few labels and of codes that do not tell where somebody looks, L_3D alone makes a body whose left and right
+    sides lie in the middle: the mean over the directions that are possible. Whatever the direction, this term wants a
+    body.
+    """
+    return pg.p_mpjpe(said, joints)
+
+
+def box_prior(boxes: Tensor, weight: float, extent: Sequence[float], centred: bool) -> Tensor:
     """Gaussian priors on the batch's mean box (S.1): its half extents are `extent`, and its middle is the image's.
 
         weight · [ mean(((s̄_x, s̄_y) − extent)²) + mean((ū_x, ū_y)²) ]
 
-    Single boxes are free: the mean is that over the batch of all processes.
+    Single boxes are free: the mean is that over the batch of all processes. Where a batch is taken in several parts
+    (`training.accumulate`), it is that of each part: parts are not held in memory together.
 
     Args:
         boxes: (B, 4).
         weight: of the prior; not given in the paper.
-        extent: 0.5 in the paper.
+        extent: of x and of y; both are 0.5 in the paper.
         centred: with the second term, the paper's on Human3.6M.
     """
     mean = mean_over_processes(boxes)
-    prior = (mean[:2] - extent).square().mean()
+    prior = (mean[:2] - mean.new_tensor(extent)).square().mean()
     if centred:
         prior = prior + mean[2:].square().mean()
     return weight * prior
@@ -140,22 +152,29 @@ def l_similarity(invariant: Tensor) -> Tensor:
     return (invariant[:, 0] - invariant[:, 3]).square().mean()
 
 
-def scenes(discriminator: nn.Module, variant: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (Q,) of DrNet's discriminator that two codes are of one video: of frames 0 and 3, and of two videos.
+def scenes(discriminator: nn.Module, variant: Tensor, clip: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of DrNet's discriminator that two codes are of one video: of frames 0 and 3 (Q,), and of two videos.
 
-    A video's partner is the next one of the batch, whose last frame is taken.
+    A video's partner is the next quadruple of the batch, whose last frame is taken; where that is of the same video,
+    there is no pair, and the second logits are fewer than Q.
+
+    Args:
+        discriminator: of two codes.
+        variant: (Q, 4, D) I_tv.
+        clip: (Q,) numbers of the videos.
     """
     first, last = variant[:, 0], variant[:, 3]
     same = discriminator(torch.cat((first, last), dim=1)).squeeze(1)
-    different = discriminator(torch.cat((first, last.roll(-1, 0)), dim=1)).squeeze(1)
+    apart = clip != clip.roll(-1, 0)
+    different = discriminator(torch.cat((first[apart], last.roll(-1, 0)[apart]), dim=1)).squeeze(1)
     return same, different
 
 
 def l_discriminator(same: Tensor, different: Tensor) -> Tensor:
-    """DrNet's discriminator: cross entropy, one video 1 and two videos 0."""
+    """DrNet's discriminator: cross entropy, one video 1 and two videos 0; pairs of two videos there may be none."""
     yes = nn.functional.binary_cross_entropy_with_logits(same, torch.ones_like(same))
-    no = nn.functional.binary_cross_entropy_with_logits(different, torch.zeros_like(different))
-    return yes + no
+    no = nn.functional.binary_cross_entropy_with_logits(different, torch.zeros_like(different), reduction="sum")
+    return yes + no / max(len(different), 1)
 
 
 def l_adversary(same: Tensor) -> Tensor:
@@ -172,11 +191,32 @@ def turned(variant: Tensor, rotation: Tensor) -> Tensor:
 
 
 def recolored(crops: Tensor, amount: float) -> Tensor:
-    """Î_crop: crops (B, 3, C, C) in other colours, each channel scaled and all shifted by chance (§3.1.3)."""
-    count, device = len(crops), crops.device
-    gain = 1 + amount * (2 * torch.rand(count, 3, 1, 1, device=device) - 1)
-    lift = 0.5 * amount * (2 * torch.rand(count, 1, 1, 1, device=device) - 1)
-    return (crops * gain + lift).clamp(0, 1)
+    """Î_crop: crops in other colours (§3.1.3); what they wear says nothing then, and the pose stays.
+
+        c · (R x − m) + m + l,   R = G + s · (1 − G) H(θ)
+
+    with m the crop's mean, G the projection on grey and H(θ) the turn by θ about it: by chance, the contrast c and the
+    saturation s are in 1 ± amount, the lift l in ± amount / 2, and the hue's turn θ in ± amount · 180°.
+
+    Args:
+        crops: (B, 3, C, C).
+        amount: in [0, 1]; with 0 crops stay as they are.
+    """
+
+    def spread() -> Tensor:
+        return amount * (2 * torch.rand(len(crops), 1, 1, device=crops.device) - 1)
+
+    contrast, saturation, lift, angle = 1 + spread(), 1 + spread(), spread() / 2, math.pi * spread()
+    grey = torch.full((3, 3), 1 / 3, device=crops.device)
+    own = torch.eye(3, device=crops.device)
+    # About (1, 1, 1)/√3, Rodrigues: cos θ (1 − G) + sin θ K on what is not grey.
+    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=crops.device) / math.sqrt(3)
+    matrix = grey + saturation * (angle.cos() * (own - grey) + angle.sin() * across)
+    values = crops.flatten(2)
+    mean = values.mean((1, 2), keepdim=True)
+    with torch.autocast(crops.device.type, enabled=False):  # a matrix product would be halved
+        turned_colours = matrix @ values.float()
+    return (contrast * (turned_colours - mean) + mean + lift).clamp(0, 1).view_as(crops)
 
 
 def quadruples(codes: Codes) -> Codes:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,10 @@ from posegeom_models.runs import Model
 from posegeom_models.temporal.analyses import panels
 from posegeom_models.temporal.batches import Labelled, TemporalBatch, TemporalData, Videos
 from posegeom_models.temporal.configuration import TemporalConfig, stage_of
-from posegeom_models.temporal.networks import Codes, TemporalNetworks, in_box
+from posegeom_models.temporal.networks import Codes, TemporalNetworks
 from posegeom_models.temporal.objective import (
     box_prior,
     l_2d,
-    l_3d,
     l_adversary,
     l_css,
     l_discriminator,
@@ -35,10 +33,12 @@ from posegeom_models.temporal.objective import (
     swapped,
     turned,
 )
+from posegeom_models.temporal.reading import phi_groups, pose_terms
+from posegeom_models.temporal.regressors import in_box
 from posegeom_models.training import Descent, frozen
 
 
-class Seen(NamedTuple):
+class Encoded(NamedTuple):
     """What S and the encoders make of the frames of Q videos.
 
     Attributes:
@@ -68,16 +68,14 @@ class TemporalRecipe:
         learners = [networks.detector, networks.encoder, networks.decoder, networks.theta if config.eta > 0 else None]
         self.learners = [network for network in learners if network is not None]
         rate = config.pose_rate
-        late: list[dict[str, Any]] = [
-            {"params": list(networks.phi.parameters()), "weight_decay": config.pose_decay, "lr": rate}
-        ]
+        late = phi_groups(networks.phi, config)
         if config.eta == 0:  # the linear probe learns beside Φ
-            late.append({"params": list(networks.theta.parameters()), "lr": config.probe_rate})
+            late.append({"params": list(networks.theta.parameters()), "lr": config.probe_rate, "weight_decay": 0.0})
         if config.end_to_end:
-            late.append({"params": list(networks.encoder.parameters()), "lr": rate})
+            late.append({"params": list(networks.encoder.parameters()), "lr": rate, "weight_decay": 0.0})
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "total": torch.optim.Adam([p for each in self.learners for p in each.parameters()], config.learning_rate),
-            "pose": torch.optim.Adam(late, rate),
+            "pose": torch.optim.AdamW(late, rate),
         }
         if networks.discriminator is not None:
             parameters = networks.discriminator.parameters()
@@ -90,41 +88,45 @@ class TemporalRecipe:
         if batch.statistics is not None:
             networks.phi.adopt(batch.statistics)
         if config.falling_rates:
-            share = (1 + math.cos(math.pi * stage.number / stage.steps)) / 2
             for name, optimizer in self.optimizers.items():
                 for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
-                    group["initial_lr"] = share * rate
+                    group["initial_lr"] = stage.share * rate
         if stage.name == "pose":
             still = [each for each in self.learners if each is not networks.encoder or not config.end_to_end]
             with frozen(*still):
                 train.minimize("pose", self._pose, batch)
             return
         early = stage.name == "pretraining"
-        if networks.discriminator is None:
+        if networks.discriminator is None or early:
             train.minimize("total", lambda part: self._total(part, early), batch)
             return
+        codes: list[Tensor] = []
         with frozen(networks.discriminator):
-            train.minimize("total", lambda part: self._total(part, early), batch)
-        train.minimize("discriminator", self._discriminator, batch)
+            train.minimize("total", lambda part: self._total(part, early, codes), batch)
+        parts = iter(codes)  # the discriminator judges the codes that the encoder was judged by
+        train.minimize("discriminator", lambda part: self._discriminator(part, next(parts)), batch)
 
-    def see(self, videos: Videos) -> Seen:
+    def see(self, videos: Videos) -> Encoded:
         """Boxes, and codes of crops; E_tv sees them in other colours where the latent is split."""
         networks, image = self.networks, videos.image.flatten(0, 1)
         boxes = networks.boxes(image)
         crops = networks.crops(image, boxes)
         jittered = recolored(crops, self.config.jitter) if self.config.network.split else None
-        return Seen(image, boxes, quadruples(networks.encoder(crops, jittered)))
+        return Encoded(image, boxes, quadruples(networks.encoder(crops, jittered)))
 
-    def reconstructed(self, videos: Videos, seen: Seen, codes: Codes) -> Tensor:
+    def reconstructed(self, videos: Videos, seen: Encoded, codes: Codes) -> Tensor:
         """Ĩ = M × D + (1 − M) × B (eq. 1) from codes (Q, 4, ·) in the boxes seen."""
         drawn = self.networks.draw(Codes(*(code.flatten(0, 1) for code in codes)), seen.boxes)
         return pg.composite(drawn.image, drawn.mask, videos.background.flatten(0, 1))
 
-    def _total(self, part: TemporalBatch, early: bool) -> Mapping[str, Tensor]:
+    def _total(self, part: TemporalBatch, early: bool, kept: list[Tensor] | None = None) -> Mapping[str, Tensor]:
+        """The terms of L_total; the codes of the videos are `kept` for who wants them."""
         config, videos = self.config, part.videos
         assert videos is not None  # the first phase's batches are videos
         seen = self.see(videos)
         codes, terms = seen.codes, dict[str, Tensor]()
+        if kept is not None:
+            kept.append(codes.variant.detach())
         other = None if part.other_view is None else self.see(part.other_view)
         if self.networks.decoder is not None:
             if config.disentangle == "views":
@@ -136,10 +138,10 @@ class TemporalRecipe:
                 terms |= self._reconst(seen.image, self.reconstructed(videos, seen, codes))
         if config.contrast != "none" and not early:
             terms["contrast"] = config.alpha * self._contrast(seen, other, videos.distance)
-        if config.disentangle == "adversary":
+        if config.disentangle == "adversary" and not early:
             discriminator = self.networks.discriminator
             assert discriminator is not None  # the configuration's
-            same, _ = scenes(discriminator, seen.codes.variant)
+            same, _ = scenes(discriminator, seen.codes.variant, videos.clip)
             terms["similarity"] = config.lambda_similarity * l_similarity(seen.codes.invariant)
             terms["adversary"] = config.lambda_adversary * l_adversary(same)
         if early:
@@ -148,13 +150,14 @@ class TemporalRecipe:
         if config.eta > 0:
             terms["2D"] = config.eta * self._weak(videos, seen)
         if config.prior_weight > 0 and self.networks.detector is not None:
-            terms["prior"] = box_prior(seen.boxes, config.prior_weight, config.prior_extent, config.prior_centred)
+            boxes = seen.boxes if other is None else torch.cat((seen.boxes, other.boxes))
+            terms["prior"] = box_prior(boxes, config.prior_weight, config.prior_extent, config.prior_centred)
         return terms
 
     def _reconst(self, image: Tensor, drawn: Tensor) -> Mapping[str, Tensor]:
         return l_reconst(image, drawn, self.networks.features, self.config.lambda_pixels, self.config.rho)
 
-    def _contrast(self, seen: Seen, other: Seen | None, distance: Tensor) -> Tensor:
+    def _contrast(self, seen: Encoded, other: Encoded | None, distance: Tensor) -> Tensor:
         config, variant = self.config, seen.codes.variant
         if config.contrast == "dsl":
             return l_dsl(variant, distance, config.away)
@@ -163,12 +166,12 @@ class TemporalRecipe:
         assert other is not None  # mv-css has a second view
         return l_mv_css(variant, other.codes.variant, config.margin)
 
-    def _weak(self, videos: Videos, seen: Seen) -> Tensor:
+    def _weak(self, videos: Videos, seen: Encoded) -> Tensor:
         # Labels move with the boxes, but do not move them: a box that grew would shrink every error.
         target = in_box(videos.points.flatten(0, 1), seen.boxes.detach(), self.config.network.size)
         return l_2d(self.networks.points(seen.codes.variant.flatten(0, 1)), target, videos.known.flatten(0, 1))
 
-    def _views(self, part: TemporalBatch, seen: Seen, other: Seen | None) -> Mapping[str, Tensor]:
+    def _views(self, part: TemporalBatch, seen: Encoded, other: Encoded | None) -> Mapping[str, Tensor]:
         """NSD: each view is drawn from the other view's I_tv, turned, and its own I_ti of another instant."""
         videos, second, shift = part.videos, part.other_view, part.shift
         assert videos is not None  # the first phase's batches are videos,
@@ -183,27 +186,15 @@ class TemporalRecipe:
             drawn.append(self.reconstructed(video, here, codes))
         return self._reconst(torch.cat(images), torch.cat(drawn))
 
-    def _discriminator(self, part: TemporalBatch) -> Mapping[str, Tensor]:
-        networks = self.networks
+    def _discriminator(self, part: TemporalBatch, variant: Tensor) -> Mapping[str, Tensor]:
+        discriminator = self.networks.discriminator
         assert part.videos is not None  # the first phase's batches are videos
-        assert networks.discriminator is not None  # DrNet's
-        with frozen(*self.learners), torch.no_grad():
-            variant = self.see(part.videos).codes.variant
-        return {"scenes": l_discriminator(*scenes(networks.discriminator, variant))}
+        assert discriminator is not None  # DrNet's
+        return {"scenes": l_discriminator(*scenes(discriminator, variant, part.videos.clip))}
 
     def _pose(self, part: TemporalBatch) -> Mapping[str, Tensor]:
-        networks, labelled = self.networks, part.labelled
-        assert labelled is not None  # the second phase's batches have labels
-        boxes = networks.boxes(labelled.image)
-        variant = networks.encoder(networks.crops(labelled.image, boxes)).variant
-        points = networks.points(variant)
-        joints = networks.phi(variant, points.detach())
-        terms = {"3D": l_3d(joints, labelled.joints, networks.phi.get_buffer("deviation"))}
-        if self.config.eta == 0:
-            # The probe learns beside Φ and has no part in it; end to end, it still reads the codes as they are.
-            said = points if not self.config.end_to_end else networks.points(variant.detach())
-            terms["2D"] = l_2d(said, in_box(labelled.points, boxes, self.config.network.size)) / said.shape[1]
-        return terms
+        assert part.labelled is not None  # the second phase's batches have labels
+        return pose_terms(self.networks, self.networks.phi, part.labelled, self.config)
 
     def pictures(self, batch: TemporalBatch) -> Mapping[str, Tensor]:
         """Images with their boxes' crops, masks and, where they are drawn, reconstructions of a few frames."""
@@ -225,10 +216,10 @@ class TemporalRecipe:
 def predict(networks: nn.Module, images: Tensor) -> Prediction:
     """The pose in images (B, 3, H, W), and the person's mask where there is a decoder."""
     assert isinstance(networks, TemporalNetworks)
-    said = networks(images)
-    joints = said.joints - said.joints[:, networks.skeleton.root].unsqueeze(1)
-    mask = None if said.mask is None else said.mask.squeeze(1) > networks.config.threshold
-    return Prediction(joints, said.points, mask=mask)
+    told = networks(images)
+    joints = told.joints - told.joints[:, networks.skeleton.root].unsqueeze(1)
+    mask = None if told.mask is None else told.mask.squeeze(1) > networks.config.threshold
+    return Prediction(joints, told.points, mask=mask)
 
 
 MODEL = Model(TemporalConfig, TemporalData, TemporalRecipe, predict, lambda config: pg.BODY_17, panels)

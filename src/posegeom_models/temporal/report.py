@@ -12,8 +12,10 @@ import torch
 from posegeom_models.commands import STANDARD
 from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
+from posegeom_models.data.shuffling import share_of
 from posegeom_models.runs import Run, check_device
 from posegeom_models.temporal.analyses import (
+    Errors,
     acceleration_drift,
     cluster_accuracy,
     codes_of,
@@ -40,10 +42,10 @@ class AnalyzeOptions:
         split: whose people, motions and places are looked at: train, validation or test.
         clips: how many of its clips; 0 for all of the standard benchmark's.
         every: take every how many-th frame of a clip.
-        labels: training frames that the label fractions are fractions of, spread evenly; 0 leaves the curve out. They
-            are rendered anew.
-        steps: of Φ, for each fraction.
-        distances: greatest distance in frames between two poses of a video.
+        labels: so many training frames, spread evenly, that the label fractions are fractions of; 0: no curve.
+            They are rendered anew.
+        steps: of Φ, for each fraction; 0 for as many as the second phase of the run has.
+        distances: greatest distance between two poses of a training video, in frames as `near` and `away` count them.
         device: cpu or cuda.
     """
 
@@ -52,12 +54,12 @@ class AnalyzeOptions:
     clips: int = 0
     every: int = 3
     labels: int = 0
-    steps: int = 1000
+    steps: int = 0
     distances: int = 40
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("clips", 0), ("labels", 0), ("steps", 1), ("distances", 1)):
+        for name, least in (("every", 1), ("clips", 0), ("labels", 0), ("steps", 0), ("distances", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         check_device(self.device)
@@ -74,7 +76,9 @@ def run_analyze(options: AnalyzeOptions) -> Path:
     data = replace(run.config.data, **{name: getattr(standard, name) for name in STANDARD})
     data = replace(data, clips=(options.clips,) * 3 if options.clips else standard.clips)
     benchmark = RenderedBenchmark(data, options.split, networks.skeleton)
-    apart = pose_distances(Film.of(benchmark), options.distances)
+    # As the sampler of the training counts them: the run's own frames, over its training set (Fig. 6).
+    taught = Film.of(RenderedBenchmark(run.config.data, "train", networks.skeleton), run.config.frame_step)
+    apart = pose_distances(taught, options.distances)
     reel = Reel.render(benchmark, options.every, device=options.device)
     numbers = torch.arange(len(reel))
     codes = codes_of(networks, reel, numbers)
@@ -91,7 +95,7 @@ def run_analyze(options: AnalyzeOptions) -> Path:
         offsets = torch.cat([gravity_offsets(networks, reel, some) for some in numbers.split(64)])
         found["gravity_offset"] = {"mean": float(offsets.mean()), "median": float(offsets.median())}
     if options.labels:
-        found["labels"] = _curves(networks, run.config, reel, codes, options)
+        found["labels"] = _curves(networks, run.config, taught, reel, codes, options)
     _show(found)
     path = options.run / "analysis" / f"{options.split}.json"
     path.parent.mkdir(exist_ok=True)
@@ -103,19 +107,21 @@ def run_analyze(options: AnalyzeOptions) -> Path:
 
 
 def _curves(
-    networks: TemporalNetworks, config: TemporalConfig, reel: Reel, codes: Codes, options: AnalyzeOptions
+    networks: TemporalNetworks, config: TemporalConfig, taught: Film, reel: Reel, codes: Codes, options: AnalyzeOptions
 ) -> dict[str, Any]:
-    """N-MPJPE by label fraction, from I_tv and, where there is one, from I_ti (§4.4.3)."""
-    film = Film.of(RenderedBenchmark(config.data, "train", networks.skeleton), config.frame_step)
-    numbers = torch.arange(len(film))[:: -(-len(film) // options.labels)]
-    taught = codes_of(networks, film, numbers)
-    curves = {}
-    for name, there, here in zip(Codes._fields, taught, codes, strict=True):
+    """Errors by share of the labels, from I_tv and, where there is one, from I_ti (§4.4.3); and of the labels' mean."""
+    known = torch.nonzero(taught.labelled).flatten()
+    numbers = known if len(known) <= options.labels else share_of(known, options.labels / len(known))
+    curves: dict[str, Any] = {}
+    steps = options.steps or config.pose_steps
+    for name, here in codes._asdict().items():
         if here.shape[1]:
-            train, test = (there, film.joints[numbers]), (here, reel.joints)
-            curve = label_curve(networks, train, test, SHARES, options.steps, config.pose_rate)
+            curve = label_curve(networks, config, (taught, numbers), (codes, reel.joints), SHARES, steps, name)
             curves[name] = {str(share): errors._asdict() for share, errors in curve.items()}
-    return curves
+    root = networks.skeleton.root
+    mean = (taught.joints[numbers] - taught.joints[numbers][:, root].unsqueeze(1)).mean(0)
+    same = Errors.of(len(numbers), mean.expand_as(reel.joints), reel.joints, root)
+    return {**curves, "mean_pose": {"1.0": same._asdict()}}
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -131,7 +137,8 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(name, f"{100 * one['accuracy']:.1f}", f"{100 * one['chance']:.1f}", str(one["people"]))
     console.print(table)
     for name, curve in found.get("labels", {}).items():
-        table = Table(title=f"Poses from the {name} code, mm")
+        title = "Mean of the labelled poses, mm" if name == "mean_pose" else f"Poses from the {name} code, mm"
+        table = Table(title=title)
         for head in ("share of the labels", "labels", "N-MPJPE", "P-MPJPE", "MPJPE"):
             table.add_column(head, justify="right")
         for share, one in curve.items():
@@ -140,6 +147,8 @@ def _show(found: dict[str, Any]) -> None:
         console.print(table)
     told = [f"{place + 1}: {value:.0f}" for place, value in enumerate(found["pose_distance_mm"]) if value is not None]
     console.print(f"Pose distance in mm by distance in frames: {', '.join(told)}")
+    drift = ", ".join(f"{far} m: {100 * value:.0f} %" for far, value in found["acceleration_drift"].items())
+    console.print(f"Change of a fall's acceleration in the image, slanted by 0.2, by the camera's distance: {drift}")
     if "gravity_offset" in found:
         off = 100 * found["gravity_offset"]["median"]
         console.print(f"Middle of the box from the centre of gravity: {off:.1f} % of the image, median")

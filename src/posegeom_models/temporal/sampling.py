@@ -10,8 +10,7 @@ from torch import Tensor
 
 from posegeom_models.data.reels import Reel
 
-FOUR = 4
-"""Frames of a quadruple."""
+FRAMES_OF_A_QUADRUPLE = 4
 
 
 class Distances(NamedTuple):
@@ -24,15 +23,6 @@ class Distances(NamedTuple):
 
     near: int
     away: int
-
-
-DISTANCES = {
-    "human36m": Distances(10, 200),
-    "mpi_inf_3dhp": Distances(10, 450),
-    "ski": Distances(5, 40),
-    "diving": Distances(3, 20),
-}
-"""003's own (S.1); whether they count the frames of the videos or every fifth of them is not said."""
 
 
 class Quadruples(NamedTuple):
@@ -50,17 +40,20 @@ class Quadruples(NamedTuple):
 class FrameSampler:
     """Reference, nearby, intermediate and away frames, or reference, nearby and two away frames, of one video each.
 
-    All three lie on one side of the reference, in the order of their distances: d_n ≤ near < d_in < d_a and d_a ≥ away,
-    each uniform among what is possible. Where the clip is too short, the away frame is the last one on the longer side,
-    and the other distances shrink with it; the distances that are returned are the true ones.
+    All three lie on one side of the reference, in the order of their distances: d_n ≤ near, d_a ≥ away and
+    d_n < d_in < d_a, each uniform among what is possible. Only frames with room for an away frame are references: one
+    that is nearer would be drawn to the reference by the loss that is to part them.
 
     Args:
         reel: the frames; a video is a clip of it.
         distances: `near` and `away`.
         negatives: away frames, 1 or 2; with 2 there is no intermediate frame.
 
+    Attributes:
+        references: (R,) numbers of the frames with room for an away frame.
+
     Raises:
-        ValueError: distances that leave no room between them, or no clip with four frames.
+        ValueError: distances that leave no room between them, or no clip that is long enough.
     """
 
     def __init__(self, reel: Reel, distances: Distances, negatives: int = 1) -> None:
@@ -71,9 +64,12 @@ class FrameSampler:
         self.distances, self.negatives = distances, negatives
         self.before, self.after = _room(reel)
         longest = torch.maximum(self.before, self.after)
-        self.references = torch.nonzero(longest >= FOUR - 1).flatten()
+        self.references = torch.nonzero(longest >= distances.away).flatten()
         if len(self.references) == 0:
-            raise ValueError("the reel must have a clip of at least four frames, got none")
+            raise ValueError(
+                f"the longest clip has {int(longest.max()) + 1} frames, and away is {distances.away}: clips must have "
+                f"at least {distances.away + 1} frames, {2 * distances.away + 1} for every frame to be a reference"
+            )
 
     def quadruples(self, references: Tensor, random: np.random.Generator) -> Quadruples:
         """Four frames for each reference (Q,) of `references`."""
@@ -89,17 +85,13 @@ class FrameSampler:
         near, least = self.distances
         rooms = {-1: before, 1: after}
         sides = [side for side, room in rooms.items() if room >= least]
-        if not sides:
-            sides = [max(rooms, key=lambda side: rooms[side])]
         side = sides[int(random.integers(len(sides)))]
-        room = rooms[side]
-        # Two places stay between the reference and the away frame.
-        away = int(random.integers(min(least, room), room + 1))
-        nearby = int(random.integers(1, min(near, away - 2) + 1))
+        away = int(random.integers(least, rooms[side] + 1))
+        nearby = int(random.integers(1, near + 1))
         if self.negatives == 2:
-            other = int(random.integers(min(least, room), room + 1))
+            other = int(random.integers(least, rooms[side] + 1))
             return [0, side * nearby, side * other, side * away]
-        between = int(random.integers(min(near, away - 2) + 1, away))
+        between = int(random.integers(nearby + 1, away))
         return [0, side * nearby, side * between, side * away]
 
 
@@ -120,7 +112,7 @@ class FallSampler:
             raise ValueError(f"step must be at least 1, got {step}")
         self.step = step
         _, after = _room(reel)
-        reach = (FOUR - 1) * step
+        reach = (FRAMES_OF_A_QUADRUPLE - 1) * step
         falling = torch.cumsum(torch.cat((torch.zeros(1, dtype=torch.int64), airborne.long())), 0)
         starts = torch.nonzero(after >= reach).flatten()
         # All frames from the first to the fourth, also those between them, are in the air.
@@ -131,7 +123,8 @@ class FallSampler:
 
     def quadruples(self, references: Tensor) -> Quadruples:
         """Each reference (Q,) of `references` and the three frames after it."""
-        distance = (self.step * torch.arange(FOUR)).expand(len(references), FOUR)
+        count = FRAMES_OF_A_QUADRUPLE
+        distance = (self.step * torch.arange(count)).expand(len(references), count)
         return Quadruples(references.unsqueeze(1) + distance, distance)
 
 
