@@ -102,8 +102,8 @@ ROWS_OF_003 = {
 def temporal_row(config: Row) -> tuple[str, float | None]:
     """What a run of 003 is called; the paper has no P-MPJPE of it on Human3.6M."""
     network = config["network"]
-    parts = (network["detector"] != "none", network["decoder"], network["split"])
-    name = ROWS_OF_003[(config["contrast"], config["disentangle"]) + parts]
+    found = network["detector"] != "none"
+    name = ROWS_OF_003[config["contrast"], config["disentangle"], found, network["decoder"], network["split"]]
     name += ", anywhere" if config["data"]["anywhere"] > 0 else ""
     return f"{name}, {100 * config['labelled_share']:g} % labels", None
 
