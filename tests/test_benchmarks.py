@@ -7,6 +7,7 @@ from benchmarks.measure import check_parity, peak_memory, quantiles
 from benchmarks.operators import workload
 from benchmarks.results import ROWS_OF_003, temporal_row
 from benchmarks.run import PLAN, largest_batch, moved_bytes
+
 from posegeom_models.runs import build_config, config_parser, find_config, plain
 
 OPERATORS = [plan[0] for plan in PLAN["cpu"]]
@@ -75,4 +76,4 @@ def test_every_baseline_of_003_has_a_row_of_its_own():
             layer = parser.parse_path(find_config("temporal", name), defaults=False)
             parsed.update(layer)
         rows.add(temporal_row(plain(build_config("temporal", parsed)))[0].split(",")[0])
-    assert rows == {name for name in ROWS_OF_003.values()}
+    assert rows == set(ROWS_OF_003.values())
