@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from posegeom_models.training import TrainingConfig
 
+BESIDE, LOSS = 84, 24
+"""Columns of a terminal that the progress bar takes with everything but losses, and that one loss takes."""
+
 
 class Log:
     """Curves and pictures for TensorBoard, a line per point in metrics.jsonl, and a progress bar: process 0 alone."""
@@ -81,7 +84,9 @@ class Log:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if not self.quiet:
-            losses = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
+            # As many as the terminal has room for beside the bar.
+            few = max(0, (self.bar.console.width - BESIDE) // LOSS)
+            losses = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:few])
             self.bar.update(self.task, speed=f"{speed:.0f}/s", losses=losses)
 
     def pictures(self, step: int, images: Mapping[str, Tensor]) -> None:
