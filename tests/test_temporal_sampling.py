@@ -114,7 +114,7 @@ def test_falls_are_four_frames_at_equal_times_in_the_air_of_one_video() -> None:
     found = sampler.quadruples(torch.tensor([4, 13]))
     assert found.number.tolist() == [[4, 6, 8, 10], [13, 15, 17, 19]]
     assert found.distance.tolist() == [[0, 2, 4, 6]] * 2
-    with pytest.raises(ValueError, match="four frames in free fall, 4 apart"):
+    with pytest.raises(ValueError, match="four frames of a fall, 4 apart"):
         FallSampler(reel, airborne, 4)
     with pytest.raises(ValueError, match="step must be at least 1"):
         FallSampler(reel, airborne, 0)

@@ -190,12 +190,20 @@ def test_pretraining_has_the_tracking_loss_and_no_contrast(falling: TemporalData
     assert batch.distance.tolist() == [[0, 1, 2, 3]] * 2
 
 
-def test_frames_of_falls_are_in_the_air(falling: TemporalData) -> None:
+def test_frames_of_falls_are_in_the_air_and_on_the_way_down(falling: TemporalData) -> None:
+    """A jump is in free fall on its way up, too, where the order that eq. (10) wants is the wrong one."""
     benchmark = falling.reel.benchmark  # type: ignore[attr-defined]
-    airborne = torch.cat([benchmark.take(clip).airborne for clip in range(6)])
+    takes = [benchmark.take(clip) for clip in range(6)]
+    airborne = torch.cat([take.airborne for take in takes])
+    height = torch.cat([pg.center_of_gravity(take.joints, benchmark.skeleton)[:, 2] for take in takes])
     assert 0 < int(airborne.sum()) < len(airborne)
+    rises = 0
+    for first in range(len(airborne) - 4):
+        rises += bool(airborne[first : first + 4].all() and height[first + 1] > height[first])
+    assert rises > 0  # there are some that must not be taken
     for first in falling.falls.references.tolist():
         assert bool(airborne[first : first + 4].all())
+        assert bool((height[first : first + 4].diff() < 0).all())
 
 
 def test_the_swap_draws_each_frame_with_another_ones_time_invariant_code(

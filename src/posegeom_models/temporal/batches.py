@@ -97,7 +97,7 @@ class TemporalData:
         seed = config.training.seed
         self.orders = {"codes": Shuffle(self._usable(self.sampler.references), 3 * seed)}
         if config.pretraining_steps:
-            falling = _airborne(benchmark, config.frame_step) if config.footage is None else torch.ones(len(self.reel))
+            falling = _falling(benchmark, config.frame_step) if config.footage is None else torch.ones(len(self.reel))
             self.falls = FallSampler(self.reel, falling.bool(), config.fall_step)
             self.orders["pretraining"] = Shuffle(self._usable(self.falls.references), 3 * seed + 1)
         known = torch.nonzero(self.reel.labelled).flatten()
@@ -182,6 +182,12 @@ def _videos(reel: Reel, found: Quadruples) -> Videos:
     return Videos(image, background, points, known, found.distance, reel.clip[found.number[:, 0]])
 
 
-def _airborne(benchmark: RenderedBenchmark, every: int) -> Tensor:
-    """(F,) bool: in free fall, for the frames of a reel of the benchmark."""
-    return torch.cat([benchmark.take(clip).airborne[::every] for clip in range(len(benchmark))])
+def _falling(benchmark: RenderedBenchmark, every: int) -> Tensor:
+    """(F,) bool: in free fall and on the way down. Jumps are in free fall on their way up, too, where eq. (10) errs."""
+    found = []
+    for clip in range(len(benchmark)):
+        take = benchmark.take(clip)
+        height = pg.center_of_gravity(take.joints, benchmark.skeleton)[:, 2]
+        down = height.diff() < 0
+        found.append((take.airborne & torch.cat((down, down[-1:])))[::every])
+    return torch.cat(found)

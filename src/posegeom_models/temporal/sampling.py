@@ -96,30 +96,30 @@ class FrameSampler:
 
 
 class FallSampler:
-    """Four frames of one video at equal times, all of them in free fall, for L_track.
+    """Four frames of one video at equal times, all of them falling, for L_track.
 
     Args:
         reel: the frames.
-        airborne: (F,) bool.
+        falling: (F,) bool: in free fall, on the way down.
         step: frames between two of them.
 
     Raises:
         ValueError: nowhere are there four such frames.
     """
 
-    def __init__(self, reel: Reel, airborne: Tensor, step: int) -> None:
+    def __init__(self, reel: Reel, falling: Tensor, step: int) -> None:
         if step < 1:
             raise ValueError(f"step must be at least 1, got {step}")
         self.step = step
         _, after = _room(reel)
         reach = (FRAMES_OF_A_QUADRUPLE - 1) * step
-        falling = torch.cumsum(torch.cat((torch.zeros(1, dtype=torch.int64), airborne.long())), 0)
+        before = torch.cumsum(torch.cat((torch.zeros(1, dtype=torch.int64), falling.long())), 0)
         starts = torch.nonzero(after >= reach).flatten()
-        # All frames from the first to the fourth, also those between them, are in the air.
-        flying = falling[starts + reach + 1] - falling[starts] == reach + 1
-        self.references = starts[flying]
+        # All frames from the first to the fourth, also those between them, are of the fall.
+        whole = before[starts + reach + 1] - before[starts] == reach + 1
+        self.references = starts[whole]
         if len(self.references) == 0:
-            raise ValueError(f"no clip has four frames in free fall, {step} apart")
+            raise ValueError(f"no clip has four frames of a fall, {step} apart")
 
     def quadruples(self, references: Tensor) -> Quadruples:
         """Each reference (Q,) of `references` and the three frames after it."""
