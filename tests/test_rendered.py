@@ -355,3 +355,12 @@ def test_wrong_settings_teach() -> None:
         RenderedBenchmark(SMALL, "train", HAND_21)
     with pytest.raises(FileNotFoundError, match=r"nowhere has no cmu17_train\.npz, cmu17_test\.npz; motion must be"):
         RenderedBenchmark(replace(SMALL, motion=Path("nowhere")), "train")
+
+
+def test_a_copy_for_another_process_carries_no_takes_and_shows_the_same() -> None:
+    """Every tensor that goes to a worker is an open file there, and a benchmark of many clips remembers thousands."""
+    benchmark = RenderedBenchmark(SMALL, "train")
+    shown = benchmark.render([0, 1], [0, 0])
+    handed = pickle.dumps(benchmark)
+    assert b"torch" not in handed
+    assert torch.equal(pickle.loads(handed).render([0, 1], [0, 0]).image, shown.image)

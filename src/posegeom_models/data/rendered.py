@@ -10,6 +10,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,6 +130,10 @@ class RenderedBenchmark:
         self._number = SPLITS.index(split)
         self._size = (config.size, config.size)
         self._takes: dict[int, Take] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Other processes draw takes again: tensors are shared by an open file each, and thousands are too many of them.
+        return {**self.__dict__, "_takes": {}}
 
     def __len__(self) -> int:
         return self.config.clips[self._number]
