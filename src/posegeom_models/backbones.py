@@ -18,6 +18,20 @@ DEVIATION = (0.229, 0.224, 0.225)
 """Of ImageNet's images, with which torchvision's weights were trained."""
 
 
+def halvings_of(size: int, stride: int, decoder_widths: Sequence[int]) -> int:
+    """How often an encoder of a stride halves images of a size: as often as its decoder must double them again.
+
+    Raises:
+        ValueError: the stride is no power of two, does not divide the size, or the decoder has not that many widths.
+    """
+    halvings = stride.bit_length() - 1
+    if stride < 2 or stride != 2**halvings or size % stride:
+        raise ValueError(f"stride must be a power of two that divides size, got {stride} for {size}")
+    if len(decoder_widths) != halvings:
+        raise ValueError(f"decoder_widths must be {halvings} for stride {stride}, got {decoder_widths}")
+    return halvings
+
+
 class ResNetTrunk(nn.Module):
     """A torchvision ResNet up to the end of a stage: images (B, 3, H, W) in [0, 1] to (B, channels, H/s, W/s).
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom.frames import rotate
-from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
+from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk, halvings_of
 from posegeom_models.poses import Pose, branch, lifting_branch
 
 ABLATIONS = ("none", "without_fk", "without_maps")
@@ -72,11 +72,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.ablation not in ABLATIONS:
             raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
-        halvings = self.stride.bit_length() - 1
-        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
-            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
-        if len(self.decoder_widths) != halvings:
-            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        halvings = halvings_of(self.size, self.stride, self.decoder_widths)
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone!r}")
         if self.mirrored and not self.lifted:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from posegeom_models.backbones import halvings_of
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.training import TrainingConfig
 
@@ -90,11 +91,7 @@ class NetworkConfig:
             raise ValueError(f"radius must be above 0, or null for the farthest that a joint can be, got {self.radius}")
         if not self.far > 1:
             raise ValueError(f"far must be above 1, got {self.far}")
-        halvings = self.stride.bit_length() - 1
-        if self.stride < 2 or self.stride != 2**halvings or self.size % self.stride:
-            raise ValueError(f"stride must be a power of two that divides size, got {self.stride} for {self.size}")
-        if len(self.decoder_widths) != halvings:
-            raise ValueError(f"decoder_widths must be {halvings} for stride {self.stride}, got {self.decoder_widths}")
+        halvings = halvings_of(self.size, self.stride, self.decoder_widths)
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone}")
         if self.backbone == "pyramid":
