@@ -91,6 +91,29 @@ class TwoLosses:
         return {"noise": torch.rand(3, 8, 8)}
 
 
+class ChannelsLast(TwoLosses):
+    """A convolution whose weights or images have their channels last, and an optimizer that reads them as they lie.
+
+    Gradients of weights then lie like the weights in one case and not in the other.
+    """
+
+    def __init__(self, last: str = "weights", fused: bool = True) -> None:
+        super().__init__()
+        convolution = nn.Conv2d(2, 8, (1, 2))
+        self.images = torch.channels_last if last == "images" else torch.contiguous_format
+        if last == "weights":
+            convolution.to(memory_format=torch.channels_last)
+        self.networks["body"] = nn.Sequential(convolution, nn.Flatten(), nn.Tanh())
+        self.optimizers = {"fit": torch.optim.Adam(self.networks.parameters(), 1e-2, fused=fused)}
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        def fit(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            images = part[0].view(-1, 2, 1, 2).contiguous(memory_format=self.images)
+            return {"squared": (self.networks["head"](self.networks["body"](images)) - part[1]).square().mean()}
+
+        train.minimize("fit", fit, batch)
+
+
 def run(folder: Path, recipe: TwoLosses | None = None, **settings: object) -> TwoLosses:
     config = TrainingConfig(**{"steps": 12, "batch_size": 8, "checkpoint_every": 4, "accelerator": "cpu", **settings})
     recipe = recipe or TwoLosses()
@@ -122,6 +145,16 @@ def test_training_lowers_the_loss_and_writes_curves_and_checkpoints(tmp_path: Pa
     assert lines[-1]["fit/squared"] < 0.3 * lines[0]["fit/squared"]
     assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [200, 300]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("last", ["weights", "images"])
+def test_a_fused_optimizer_moves_weights_with_their_channels_last_as_a_plain_one(tmp_path: Path, last: str) -> None:
+    """It reads weights, gradients and moments as they lie in memory: in another order, each weight gets another's."""
+    fused, plain = run(tmp_path / "fused", ChannelsLast(last)), run(tmp_path / "plain", ChannelsLast(last, False))
+    for one, other in zip(fused.networks.parameters(), plain.networks.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    run(tmp_path / "parts", ChannelsLast(last), steps=8)
+    assert same(run(tmp_path / "parts", ChannelsLast(last)).networks, fused.networks)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -480,6 +513,7 @@ def be_one_of_two(rank: int, port: int, folder: Path) -> None:
             said[what] = f"{type(error).__name__}: {error}"
 
     attempt("whole", folder / "two", BatchStatistics(), steps=3, checkpoint_every=3, log_every=1)
+    attempt("channels last", folder / "last", ChannelsLast(), steps=3, checkpoint_every=3)
     attempt("apart", folder / ("two" if rank == 0 else "elsewhere"), BatchStatistics(), steps=6)
     attempt("poisoned", folder / "poisoned", TwoLosses(poison_at=1 if rank == 1 else -1), steps=4)
     # Unequal shares: a mean of the two processes' means would be another figure.
@@ -538,6 +572,14 @@ def test_two_processes_take_the_step_of_one_on_the_joined_batch(two_processes: P
     assert said(two_processes, "whole") == [None, None]
     one, together = alone(tmp_path), BatchStatistics()
     checkpoints.find(two_processes / "two" / "checkpoints")[-1].restore(together.networks)
+    for a, b in zip(together.networks.parameters(), one.networks.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_two_processes_share_weights_with_their_channels_last(two_processes: Path, tmp_path: Path) -> None:
+    assert said(two_processes, "channels last") == [None, None]
+    one, together = run(tmp_path, ChannelsLast(), steps=3), ChannelsLast()
+    checkpoints.find(two_processes / "last" / "checkpoints")[-1].restore(together.networks)
     for a, b in zip(together.networks.parameters(), one.networks.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -181,9 +182,14 @@ def _fill(optimizer: Optimizer, name: str, slots: Mapping[str, Tensor], numbers:
             raise ValueError(f"{wrong[0]} is {saved.get(wrong[0])!r}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, values in state.items():
+        parameter = parameters[number]
         for key, value in values.items():
-            if isinstance(value, Tensor) and value.shape not in ((), parameters[number].shape):
+            if not isinstance(value, Tensor) or value.shape == ():
+                continue
+            if value.shape != parameter.shape:
                 raise ValueError(f"{key} of parameter {number} is {tuple(value.shape)}")
+            # Fused optimizers read it as it lies in memory, where the parameter may have its channels last.
+            values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 

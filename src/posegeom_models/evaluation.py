@@ -158,18 +158,22 @@ class Constants:
     Args:
         joints: (J, 3) the mean canonical pose.
         points: (J, 2) the mean 2D pose.
-        labels: (H, W) uint8, for each pixel the part (or background) that is there most often.
-        mask: (H, W) bool, the pixels where the person is often enough: of all shares, the one with the best IoU.
+        labels: (H, W) uint8, for each pixel the part (or background) that is there most often; None for models that
+            tell joints alone.
+        mask: (H, W) bool, the pixels where the person is often enough: of all shares, the one with the best IoU; None
+            for models that tell joints alone.
     """
 
     joints: Tensor
     points: Tensor
-    labels: Tensor
-    mask: Tensor
+    labels: Tensor | None = None
+    mask: Tensor | None = None
 
     @classmethod
     def of(cls, reel: Reel, most: int = 1024) -> Constants:
-        """From the frames of a reel; labels and mask from at most so many, evenly spread."""
+        """From the frames of a reel; labels and mask from at most so many, evenly spread: none if `most` is 0."""
+        if most == 0:  # frames of a film would be rendered for nothing else
+            return cls(reel.mean_pose(), reel.points.mean(0))
         every = -(-len(reel) // most)
         labels = reel.frames(torch.arange(0, len(reel), every)).labels
         person = (labels > 0).float().mean(0)
@@ -194,7 +198,8 @@ class Constants:
 
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            save_file({name: getattr(self, name).contiguous() for name in self._shapes(0, 0)}, temporary)
+            values = {name: getattr(self, name) for name in self._shapes(0, 0)}
+            save_file({name: value.contiguous() for name, value in values.items() if value is not None}, temporary)
             temporary.replace(path)
         except SafetensorError as error:
             raise OSError(f"{path} could not be written: {error}") from None
@@ -231,7 +236,7 @@ class Constants:
             raise ValueError(f"{path} cannot be read: {error}") from None
         for name, (shape, dtype) in cls._shapes(joints, side).items():
             value = getattr(loaded, name)
-            if (tuple(value.shape), value.dtype) != (shape, dtype):
+            if value is not None and (tuple(value.shape), value.dtype) != (shape, dtype):
                 raise ValueError(f"{path}: {name} must be {shape} {dtype}, got {tuple(value.shape)} {value.dtype}")
         return loaded
 
@@ -343,11 +348,13 @@ def evaluate(
             unaware.update(Prediction(labels=said.unaware), numbers)
         # The mean pose is turned like the truth: it knows the view, and still is the worse answer.
         turned = _turned(constants.joints, frames.joints, reel.skeleton)
+        labels, mask = constants.labels, constants.mask
+        masks_told = said.mask is not None or said.labels is not None
         same = Prediction(
             turned if said.joints is not None else None,
             constants.points.expand_as(frames.points) if said.points is not None else None,
-            constants.labels.expand_as(frames.labels) if said.labels is not None else None,
-            constants.mask.expand_as(frames.labels) if said.mask is not None or said.labels is not None else None,
+            labels.expand_as(frames.labels) if labels is not None and said.labels is not None else None,
+            mask.expand_as(frames.labels) if mask is not None and masks_told else None,
         )
         constant.update(same, numbers)
         if progress is not None:

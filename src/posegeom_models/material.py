@@ -89,10 +89,11 @@ class Material:
             return Reel.render(benchmark, self.every, device=self.device, camera=camera)
         return Film.of(benchmark, self.every, camera)
 
-    def constants(self, reel: Reel) -> Constants:
-        """The answers that look at no image, for what `reel` gave."""
+    def constants(self, reel: Reel, parts: bool = True) -> Constants:
+        """The answers that look at no image, for what `reel` gave; with `parts`, also for a model that tells parts."""
+        most = 1024 if parts else 0
         if self.footage is None and bool(reel.labelled.any()):
-            return Constants.of(reel)
+            return Constants.of(reel, most)
         # What footage shows is not known, nor where all joints are in some data sets: there they are the rendered
         # people's.
-        return Constants.of(Reel.render(self.benchmark, self.benchmark.config.frames, device=self.device))
+        return Constants.of(Reel.render(self.benchmark, self.benchmark.config.frames, device=self.device), most)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -191,6 +192,9 @@ class Descent(Generic[Batch]):
                     sums[place] = gradient if earlier is None else earlier + gradient
         self._average(parameters, sums)
         for parameter, mean in zip(parameters, sums, strict=True):
+            # Fused optimizers read both as they lie in memory, and autograd.grad does not lay gradients out for them.
+            if mean is not None and mean.stride() != parameter.stride():
+                mean = torch.empty_like(parameter).copy_(mean)
             parameter.grad = mean
         if self.config.clip_norm > 0:
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
@@ -229,6 +233,15 @@ class Descent(Generic[Batch]):
                     f"step {self.step}: term {label} is {number}; the samples were {self.source.describe(self.step)}"
                 )
         return dict(zip(self.values, numbers, strict=True))
+
+
+def optimizer_named(name: str) -> Callable[..., Optimizer]:
+    """PyTorch's "adagrad" or "adam", fused where that is to be had on every device: Adagrad's is for CPUs alone."""
+    makers: dict[str, Callable[..., Optimizer]] = {
+        "adagrad": torch.optim.Adagrad,
+        "adam": partial(torch.optim.Adam, fused=True),
+    }
+    return makers[name]
 
 
 @contextmanager

@@ -123,7 +123,7 @@ class KspData:
             dolls = make_dolls(samples, skeleton, config.dolls, torch.Generator().manual_seed(seed))
             self.samples = Dolls(*(torch.cat(both) for both in zip(self.samples, dolls, strict=True)))
         self.backdrops = benchmark.backdrops(range(BACKDROPS), device).cpu()
-        self.constants = material.constants(self.reel)
+        self.constants = material.constants(self.reel, parts=False)
 
     def batch(self, step: int, rank: int, world_size: int) -> KspBatch:
         """One process's share of the batch of a step."""
