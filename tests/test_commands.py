@@ -166,7 +166,7 @@ def test_predict_writes_joints_and_an_overlay(run: Path, clip: Path, tmp_path: P
         (["train", "ksp", "--config", "CONFIG", "--network.pose_channels", "-1"], "pose_channels must be at least 1"),
         (["train", "ksp", "--config", "CONFIG", "--network.appearance_widths", "[12,12]"], "must be multiples of 8"),
         (["train", "ksp", "--config", "CONFIG", "--training.seed", "99999999999"], "seed must be below 2**31"),
-        (["train", "ksp", "--config", "CONFIG", "--learning_rate", "-1"], "learning_rate must be above 0"),
+        (["train", "ksp", "--config", "CONFIG", "--learning_rate", "-1"], "learning_rate must be positive"),
         (["train", "ksp", "--config", "CONFIG", "--labelled_share", "0"], "labelled_share 0.0 of 24 frames leaves no"),
         (["train", "ksp", "--config", "CONFIG", "--data.moving", "1"], "L_P has no frames"),
         (["train", "ksp", "--config", "CONFIG", "--boxes", "nowhere.csv"], "boxes says where people are in footage"),

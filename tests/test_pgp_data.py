@@ -111,7 +111,7 @@ def test_saliency_counts_less_after_a_set_iteration() -> None:
         ({"lifted_poses": 0}, "lifted_poses must be a multiple"),
         ({"labelled_share": 0.0}, "labelled_share must be above 0 for variant semi"),
         ({"frame_step": 0}, "frame_step must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"beta": -1.0}, "beta must be at least 0"),
         ({"lambda_view": -1.0}, "lambda_view must be at least 0"),
         ({"pose_rate": float("nan")}, "pose_rate must be at least 0"),

@@ -371,7 +371,7 @@ def test_turned_views_turn_the_person_about_the_trunk(ablation: str) -> None:
         ({"squeeze": 0}, "squeeze must be at least 1"),
         ({"appearance_channels": 0}, "appearance_channels must be at least 1"),
         ({"decoder_widths": (8, 0)}, "decoder_widths must be numbers of at least 1"),
-        ({"focal": 0.0}, "focal must be above 0"),
+        ({"focal": 0.0}, "focal must be positive"),
         ({"backbone": "resnet18", "lifted": True}, "lifted needs the pyramid"),
         ({"radius": -1.0}, "radius must be above 0"),
         ({"far": 1.0}, "far must be above 1"),

@@ -681,6 +681,10 @@ def test_baselines_have_the_parts_and_losses_of_the_papers_table(name: str, two_
         ({"contrast": "triplet"}, "contrast must be one of dsl, css, mv-css, none, got 'triplet'"),
         ({"disentangle": "none"}, "disentangle must be swap, adversary or views where network.split is True"),
         ({"near": 4, "away": 5}, "near must be at least 1 and two less than away, got 4 and 5"),
+        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"frame_step": 0}, "frame_step must be at least 1, got 0"),
+        ({"rho": -1.0}, "rho must be at least 0, got -1.0"),
+        ({"pose_steps": -1}, "pose_steps must be at least 0, got -1"),
         ({"label_turn": -1.0}, r"label_turn must be in \[0, 180\], got -1.0"),
         ({"jitter": 1.5}, r"jitter must be in \[0, 1\], got 1.5"),
         (

@@ -623,8 +623,8 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_of_them(two_processes
         ({"seed": 2**31}, r"seed must be below 2\*\*31, got 2147483648"),
         ({"workers": -1}, "workers must be at least 0, got -1"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
-        ({"decay": "linear"}, "decay must be none or cosine, got 'linear'"),
-        ({"precision": "16"}, "precision must be 32-true or bf16-mixed, got '16'"),
+        ({"decay": "linear"}, "decay must be one of none, cosine, got 'linear'"),
+        ({"precision": "16"}, "precision must be one of 32-true, bf16-mixed, got '16'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], message: str) -> None:

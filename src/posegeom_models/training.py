@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from posegeom_models import checkpoints
 from posegeom_models.curves import Log
+from posegeom_models.ranges import check_choices, check_numbers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -75,7 +76,9 @@ class TrainingConfig:
     decay: str = "none"
 
     def __post_init__(self) -> None:
-        for name in (
+        check_numbers(
+            self,
+            "at least 1",
             "steps",
             "batch_size",
             "accumulate",
@@ -84,29 +87,29 @@ class TrainingConfig:
             "checkpoint_every",
             "keep",
             "log_every",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        )
         share = self.batch_size / (self.devices * self.machines * self.accumulate)
         if share != int(share):
             raise ValueError(
                 f"batch_size must be a multiple of devices x machines x accumulate = "
                 f"{self.devices * self.machines * self.accumulate}, got {self.batch_size}"
             )
-        for name in ("seed", "workers", "threads", "picture_every", "warmup", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_numbers(self, "at least 0", "seed", "workers", "threads", "picture_every", "warmup", "clip_norm")
         if self.seed >= 2**31:  # the seeds of single steps, made of it, must fit into 63 bits
             raise ValueError(f"seed must be below 2**31, got {self.seed}")
-        if self.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(f"precision must be 32-true or bf16-mixed, got {self.precision!r}")
-        if self.decay not in ("none", "cosine"):
-            raise ValueError(f"decay must be none or cosine, got {self.decay!r}")
+        check_choices(self, precision=("32-true", "bf16-mixed"), decay=("none", "cosine"))
 
     def rate(self, step: int) -> float:
         """What a step's learning rates are multiplied with."""
         rise = min(1.0, (step + 1) / (self.warmup + 1))
         return rise if self.decay == "none" else rise * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
+    "adagrad": torch.optim.Adagrad,
+    "adam": partial(torch.optim.Adam, fused=True),
+}
+"""PyTorch's, by the names in configurations; fused where that is to be had on every device."""
 
 
 class Recipe(Protocol[Batch]):
@@ -233,15 +236,6 @@ class Descent(Generic[Batch]):
                     f"step {self.step}: term {label} is {number}; the samples were {self.source.describe(self.step)}"
                 )
         return dict(zip(self.values, numbers, strict=True))
-
-
-def optimizer_named(name: str) -> Callable[..., Optimizer]:
-    """PyTorch's "adagrad" or "adam", fused where that is to be had on every device: Adagrad's is for CPUs alone."""
-    makers: dict[str, Callable[..., Optimizer]] = {
-        "adagrad": torch.optim.Adagrad,
-        "adam": partial(torch.optim.Adam, fused=True),
-    }
-    return makers[name]
 
 
 @contextmanager

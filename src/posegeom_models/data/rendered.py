@@ -27,6 +27,7 @@ from posegeom_models.data.repertoire import SPLITS, Recording, load_pool, usual_
 from posegeom_models.data.sceneries import Scenery, draw_scenery
 from posegeom_models.data.takes import Staging, Take, make_take
 from posegeom_models.drawing import LEFT, RIGHT, label_rows, part_colors, to_bytes
+from posegeom_models.ranges import check_choices, check_numbers
 
 # What a random stream is for, beside the seed: two streams share no numbers.
 _PEOPLE, _CLIPS, _LABELLED, _BACKDROPS, _UNPAIRED = range(5)
@@ -78,24 +79,18 @@ class RenderedConfig:
     def __post_init__(self) -> None:
         if self.motion is not None:
             object.__setattr__(self, "motion", Path(self.motion))
-        if self.domain not in DOMAINS:
-            raise ValueError(f"domain must be one of {', '.join(DOMAINS)}, got {self.domain!r}")
+        check_choices(self, domain=DOMAINS)
         if self.content not in ("daily", "freefall"):
             raise ValueError(f"content must be 'daily' or 'freefall', got {self.content!r}")
-        for name in ("size", "frames", "cameras", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "size", "frames", "cameras", "samples")
         for name in ("identities", "clips"):
             counts = getattr(self, name)
             if len(counts) != len(SPLITS) or min(counts) < 1:
                 raise ValueError(f"{name} must be three numbers of at least 1 ({', '.join(SPLITS)}), got {counts}")
-        for name in ("moving", "anywhere", "shadow"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "in [0, 1]", "moving", "anywhere", "shadow")
         if not 0 < self.frame_rate < 1000:
             raise ValueError(f"frame_rate must be positive and below 1000, got {self.frame_rate}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        check_numbers(self, "at least 0", "seed")
 
 
 class RenderedBenchmark:

@@ -11,6 +11,7 @@ from posegeom_models.imagepose.adversary import FORMS
 from posegeom_models.imagepose.lifter import LifterConfig
 from posegeom_models.imagepose.networks import ImageConfig
 from posegeom_models.imagepose.objective import ABLATIONS, LENGTHS, NORMS
+from posegeom_models.ranges import check_choices, check_numbers
 from posegeom_models.training import TrainingConfig
 
 ROWS = (*ABLATIONS, "images")
@@ -108,11 +109,7 @@ class ImageposeConfig:
     frame_step: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (("form", FORMS), ("norms", NORMS), ("ablation", ROWS), ("lengths", LENGTHS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
-        if self.skeleton not in SKELETONS:
-            raise ValueError(f"skeleton must be one of {', '.join(SKELETONS)}, got {self.skeleton!r}")
+        check_choices(self, form=FORMS, norms=NORMS, ablation=ROWS, lengths=LENGTHS, skeleton=SKELETONS)
         if self.more_images is not None and self.more_images not in set(DOMAINS) - {self.data.domain}:
             raise ValueError(f"more_images must be another domain than {self.data.domain}, got {self.more_images!r}")
         if self.image.size != self.data.size:
@@ -130,9 +127,5 @@ class ImageposeConfig:
             raise ValueError(f"prior_share must be between 0 and 1, got {self.prior_share}")
         if self.mirrored and SKELETONS[self.skeleton].mirror == tuple(range(len(SKELETONS[self.skeleton].joints))):
             raise ValueError(f"mirrored needs a skeleton with a left and a right side, got {self.skeleton}")
-        for name in ("prior_rate", "learning_rate", "lifter_rate", "sigma"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("bones_from", "elevation_from", "drawn_from"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "positive", "prior_rate", "learning_rate", "lifter_rate", "sigma")
+        check_numbers(self, "in [0, 1]", "bones_from", "elevation_from", "drawn_from")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
+from posegeom_models.ranges import check_numbers
 
 SLOPE = 0.01
 """Of the leaky rectifiers in Λ."""
@@ -48,15 +49,12 @@ class LifterConfig:
     finest: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("width", "components", "blocks", "flow_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "width", "components", "blocks", "flow_width")
         if self.components < 2:
             raise ValueError(f"components must be at least 2, a coupling has two sides; got {self.components}")
         if not 0 < self.floor < self.base:
             raise ValueError(f"floor must be positive and below base, {self.base:g}; got {self.floor:g}")
-        if self.finest <= 0:
-            raise ValueError(f"finest must be positive, got {self.finest:g}")
+        check_numbers(self, "positive", "finest")
 
 
 class Statistics(NamedTuple):

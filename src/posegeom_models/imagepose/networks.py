@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
+from posegeom_models.ranges import check_numbers
 
 DEPTH = 4
 """Resolutions of Φ and Ω: S, S/2, S/4, S/8."""
@@ -41,14 +42,11 @@ class ImageConfig:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 8:
             raise ValueError(f"size must be a multiple of 8, at least 32, got {self.size}")
-        for name in ("width", "patch_width", "scales"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "width", "patch_width", "scales")
         # Four convolutions of 4 x 4 pixels leave something of 24 pixels.
         if self.size < 24 * 2 ** (self.scales - 1):
             raise ValueError(f"scales must leave at least 24 pixels of {self.size}, got {self.scales}")
-        if not self.gamma > 0:
-            raise ValueError(f"gamma must be positive, got {self.gamma}")
+        check_numbers(self, "positive", "gamma")
         if self.power not in (1, 2):
             raise ValueError(f"power must be 1 or 2, got {self.power}")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.ksp.networks import NetworkConfig
-from posegeom_models.training import TrainingConfig
+from posegeom_models.ranges import check_choices, check_numbers
+from posegeom_models.training import OPTIMIZERS, TrainingConfig
 
 VARIANTS = ("unsup", "weakly", "semi")
 NOT_NEGATIVE = (
@@ -108,10 +109,7 @@ class KspConfig:
     elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
-        if self.optimizer not in ("adagrad", "adam"):
-            raise ValueError(f"optimizer must be adagrad or adam, got {self.optimizer!r}")
+        check_choices(self, variant=VARIANTS, optimizer=OPTIMIZERS)
         if self.network.size != self.data.size:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
         if self.lambda_heat > 0 and self.network.backbone != "pyramid":
@@ -122,17 +120,10 @@ class KspConfig:
             raise ValueError("closed_branches needs branches that see key points alone: set network.lifted")
         if self.unpaired_domain is not None and not self.with_unpaired:
             raise ValueError("unpaired_domain says what D_unp is, and with_unpaired: false leaves it out")
-        for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
-        for name in ("labelled_turns", "prior_turns", "prior_samples", "frame_step", "imagined"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("labelled_share", "base_share", "elsewhere"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "at least 0", *NOT_NEGATIVE)
+        check_numbers(self, "positive", "learning_rate")
+        check_numbers(self, "at least 1", "labelled_turns", "prior_turns", "prior_samples", "frame_step", "imagined")
+        check_numbers(self, "in [0, 1]", "labelled_share", "base_share", "elsewhere")
 
 
 def turn_of(config: KspConfig, step: int) -> str:

@@ -12,6 +12,7 @@ import posegeom as pg
 from posegeom.frames import rotate
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk, halvings_of
 from posegeom_models.poses import Pose, branch, lifting_branch
+from posegeom_models.ranges import check_choices, check_numbers
 
 ABLATIONS = ("none", "without_fk", "without_maps")
 
@@ -70,8 +71,7 @@ class NetworkConfig:
     ablation: str = "none"
 
     def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
+        check_choices(self, ablation=ABLATIONS)
         halvings = halvings_of(self.size, self.stride, self.decoder_widths)
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone!r}")
@@ -83,12 +83,8 @@ class NetworkConfig:
             if any(width < 1 or width % 8 for width in getattr(self, name)):
                 # A normalisation by groups follows each of these convolutions.
                 raise ValueError(f"{name} must be multiples of 8, got {getattr(self, name)}")
-        for name in ("width", "pool", "hidden", "pose_channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("sigma", "limb_width", "limb_stretch", "focal", "distance"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "width", "pool", "hidden", "pose_channels")
+        check_numbers(self, "positive", "sigma", "limb_width", "limb_stretch", "focal", "distance")
         if self.reach is not None and not 0 < self.reach < math.inf:
             raise ValueError(f"reach must be above 0, or null for the farthest that a joint can be, got {self.reach}")
 

@@ -21,7 +21,7 @@ from posegeom_models.ksp.synthesis import panels
 from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
 from posegeom_models.supervision import heat_error, supervised, view_error
-from posegeom_models.training import Descent, frozen, optimizer_named
+from posegeom_models.training import OPTIMIZERS, Descent, frozen
 
 
 class KspRecipe:
@@ -34,7 +34,7 @@ class KspRecipe:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
         self.networks = KspNetworks(config.network, skeleton)
-        make = optimizer_named(config.optimizer)
+        make = OPTIMIZERS[config.optimizer]
         rate = config.learning_rate
 
         def groups(*names: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from posegeom_models.backbones import halvings_of
 from posegeom_models.data.rendered import RenderedConfig
-from posegeom_models.training import TrainingConfig
+from posegeom_models.ranges import check_choices, check_numbers
+from posegeom_models.training import OPTIMIZERS, TrainingConfig
 
 VARIANTS = ("unsup", "multi-view", "weakly", "semi")
 
@@ -75,18 +76,13 @@ class NetworkConfig:
     ablation: str = "none"
 
     def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise ValueError(f"ablation must be one of {', '.join(ABLATIONS)}, got {self.ablation!r}")
-        if not 0 <= self.background <= 1:
-            raise ValueError(f"background must be in [0, 1], got {self.background}")
-        for name in ("width", "pool", "hidden", "appearance_channels", "squeeze"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_choices(self, ablation=ABLATIONS)
+        check_numbers(self, "in [0, 1]", "background")
+        check_numbers(self, "at least 1", "width", "pool", "hidden", "appearance_channels", "squeeze")
         for name in ("appearance_widths", "decoder_widths"):
             if min(getattr(self, name), default=1) < 1:
                 raise ValueError(f"{name} must be numbers of at least 1, got {getattr(self, name)}")
-        if not self.focal > 0:
-            raise ValueError(f"focal must be above 0, got {self.focal}")
+        check_numbers(self, "positive", "focal")
         if self.radius is not None and not self.radius > 0:
             raise ValueError(f"radius must be above 0, or null for the farthest that a joint can be, got {self.radius}")
         if not self.far > 1:
@@ -195,29 +191,19 @@ class PgpConfig:
     elsewhere: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
-        if self.optimizer not in ("adagrad", "adam"):
-            raise ValueError(f"optimizer must be adagrad or adam, got {self.optimizer!r}")
+        check_choices(self, variant=VARIANTS, optimizer=OPTIMIZERS)
         if self.network.size != self.data.size:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
         if self.lambda_heat > 0 and self.network.backbone != "pyramid":
             raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
         if not self.self_supervised and self.variant in ("unsup", "multi-view"):
             raise ValueError(f"self_supervised must be true for variant {self.variant}, which has no labels")
-        for name in ("labelled_share", "base_share", "scenes", "elsewhere"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "in [0, 1]", "labelled_share", "base_share", "scenes", "elsewhere")
         if self.variant == "semi" and self.labelled_share == 0:
             raise ValueError("labelled_share must be above 0 for variant semi, got 0; variant unsup has no labels")
-        for name in ("labelled_turns", "candidates", "unpaired_poses", "frame_step"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in NOT_NEGATIVE:
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "labelled_turns", "candidates", "unpaired_poses", "frame_step")
+        check_numbers(self, "positive", "learning_rate")
+        check_numbers(self, "at least 0", *NOT_NEGATIVE)
         if self.beta_later > self.beta > 0:
             raise ValueError(f"beta_later must be at most beta, {self.beta}, got {self.beta_later}")
         if self.network.lifted and not self.with_unpaired:

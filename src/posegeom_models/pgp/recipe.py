@@ -20,7 +20,7 @@ from posegeom_models.pgp.synthesis import panels, part_labels
 from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
 from posegeom_models.supervision import heat_error, supervised, view_error
-from posegeom_models.training import Descent, frozen, optimizer_named, statistics_kept
+from posegeom_models.training import OPTIMIZERS, Descent, frozen, statistics_kept
 
 
 class PgpRecipe:
@@ -43,7 +43,7 @@ class PgpRecipe:
         without_depth = _without(pose, branches) if config.network.lifted else pose
         rate = config.learning_rate
         parts_rate, invariance_rate = config.parts_rate * rate, config.invariance_rate * rate
-        make = optimizer_named(config.optimizer)
+        make = OPTIMIZERS[config.optimizer]
 
         def of_encoder(
             rate: float, pose_rate: float = config.pose_rate, pose: list[nn.Parameter] = pose

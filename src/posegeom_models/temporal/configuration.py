@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from posegeom_models.data.rendered import RenderedConfig
+from posegeom_models.ranges import check_choices, check_numbers
 from posegeom_models.temporal.backgrounds import BACKGROUNDS
 from posegeom_models.temporal.networks import NetworkConfig
 from posegeom_models.temporal.sampling import FRAMES_OF_A_QUADRUPLE
@@ -15,6 +16,12 @@ from posegeom_models.training import TrainingConfig
 
 CONTRASTS = ("dsl", "css", "mv-css", "none")
 DISENTANGLEMENTS = ("swap", "adversary", "views", "none")
+
+NOT_NEGATIVE = (
+    *("lambda_pixels", "rho", "alpha", "gamma", "eta", "prior_weight", "lambda_similarity", "lambda_adversary"),
+    *("pretraining_steps", "pose_steps", "seen_clips", "pose_decay", "pose_batch", "lambda_aligned"),
+)
+"""Fields that may be 0."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +131,7 @@ class TemporalConfig:
 
     def __post_init__(self) -> None:
         network = self.network
-        of = {"contrast": CONTRASTS, "disentangle": DISENTANGLEMENTS, "background": BACKGROUNDS}
-        for name, choices in of.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_choices(self, contrast=CONTRASTS, disentangle=DISENTANGLEMENTS, background=BACKGROUNDS)
         if network.size != self.data.size:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {network.size}")
         if network.split == (self.disentangle == "none"):
@@ -163,8 +167,9 @@ class TemporalConfig:
             )
         if self.falling_rates and self.training.decay != "none":
             raise ValueError(f"falling_rates and training.decay {self.training.decay!r} both lower the learning rates")
-        if min(self.pretraining_steps, self.pose_steps) < 0:
-            raise ValueError("pretraining_steps and pose_steps must be at least 0")
+        check_numbers(self, "at least 0", *NOT_NEGATIVE)
+        check_numbers(self, "at least 1", "fall_step", "frame_step")
+        check_numbers(self, "positive", "temperature", "learning_rate", "pose_rate", "probe_rate")
         if self.pretraining_steps + self.pose_steps > self.training.steps:
             raise ValueError(
                 f"training.steps must hold the {self.pretraining_steps} steps of the pre-training and the "
@@ -179,8 +184,6 @@ class TemporalConfig:
         for name, most in (("jitter", 1.0), ("label_jitter", 1.0), ("label_shift", 0.5), ("label_turn", 180.0)):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be in [0, {most:g}], got {getattr(self, name)}")
-        if not self.seen_clips >= 0:
-            raise ValueError(f"seen_clips must be at least 0, got {self.seen_clips}")
 
     @property
     def several_views(self) -> bool:

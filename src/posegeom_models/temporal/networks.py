@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk
+from posegeom_models.ranges import check_choices, check_numbers
 from posegeom_models.temporal.features import FEATURES, FeatureNetwork
 from posegeom_models.temporal.regressors import REGRESSORS, PoseRegressor, out_of_box, regressor
 
@@ -94,11 +95,8 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         sizes = ("size", "reduction", "crop", "width", "keys", "time_variant", "time_invariant", "maps", "hidden")
-        for name in (*sizes, "weak_hidden", "decoder_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.decoder_hidden < 0:
-            raise ValueError(f"decoder_hidden must be at least 0, got {self.decoder_hidden}")
+        check_numbers(self, "at least 1", *sizes, "weak_hidden", "decoder_depth")
+        check_numbers(self, "at least 0", "decoder_hidden")
         if self.crop % 2 ** len(self.decoder_widths):
             raise ValueError(f"crop must be a multiple of 2^{len(self.decoder_widths)}, got {self.crop}")
         if not all(0 < self.smallest < first < self.largest for first in self.first_extent):
@@ -109,13 +107,10 @@ class NetworkConfig:
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown:
             raise ValueError(f"features must be of {', '.join(FEATURES)}, got {unknown[0]!r}")
-        if self.regressor not in REGRESSORS:
-            raise ValueError(f"regressor must be one of {', '.join(REGRESSORS)}, got {self.regressor!r}")
+        check_choices(self, regressor=REGRESSORS)
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
-        for name in ("dropout", "regressor_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        check_numbers(self, "in [0, 1)", "dropout", "regressor_dropout")
 
 
 class Detector(nn.Module):

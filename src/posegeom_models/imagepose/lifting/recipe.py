@@ -24,6 +24,7 @@ from posegeom_models.imagepose.objective import (
     staged_terms,
 )
 from posegeom_models.imagepose.views import Poses, ViewConfig, every_second_mirrored, head_distance, normalised
+from posegeom_models.ranges import check_choices, check_numbers
 from posegeom_models.runs import Model
 from posegeom_models.training import Descent, TrainingConfig, frozen
 
@@ -73,19 +74,12 @@ class LiftingConfig:
     ablation: str = "none"
 
     def __post_init__(self) -> None:
-        for name, choices in (("norms", NORMS), ("ablation", ABLATIONS), ("lengths", LENGTHS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        check_choices(self, norms=NORMS, ablation=ABLATIONS, lengths=LENGTHS)
         if not 1 <= self.prior_steps < self.training.steps:
             raise ValueError(f"prior_steps must be 1 to training.steps - 1, got {self.prior_steps}")
-        for name in ("prior_rate", "learning_rate", "sigma"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.prior_noise >= 0:
-            raise ValueError(f"prior_noise must be at least 0, got {self.prior_noise}")
-        for name in ("bones_from", "elevation_from"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "positive", "prior_rate", "learning_rate", "sigma")
+        check_numbers(self, "at least 0", "prior_noise")
+        check_numbers(self, "in [0, 1]", "bones_from", "elevation_from")
 
 
 class LiftingBatch(NamedTuple):
