@@ -507,9 +507,9 @@ def test_imagined_error_by_hand_and_what_it_moves() -> None:
     with torch.no_grad():
         pose = encoder.lift(points)
     right = Imagined(pose.joints, pose.in_camera, pose.points, points)
-    assert float(imagined_error(encoder, right).detach()) == pytest.approx(0, abs=1e-5)
+    assert float(imagined_error(encoder.lift(points), right, 32).detach()) == pytest.approx(0, abs=1e-5)
     off = right._replace(canonical=right.canonical + 0.1, joints=right.joints - 0.2, points=right.points + 3.2)
-    error = imagined_error(encoder, off)
+    error = imagined_error(encoder.lift(points), off, 32)
     assert float(error.detach()) == pytest.approx(0.1 + 0.2 + 0.1, abs=1e-4)
     error.backward()
     moved = {name.split(".")[0] for name, value in encoder.named_parameters() if value.grad is not None}
@@ -526,6 +526,11 @@ def test_lifted_branches_see_the_key_points_of_the_heatmaps() -> None:
         pose, wanted = encoder(torch.rand(2, 3, 32, 32)), encoder.lift(points)
     torch.testing.assert_close(pose.points, wanted.points, rtol=0, atol=0.2)
     assert torch.equal(pose.heat, logits)
+    one_by_one = encoder(torch.rand(2, 3, 32, 32)), encoder.lift(points[:1])
+    for together, alone in zip(encoder.beside(torch.rand(2, 3, 32, 32), points[:1]), one_by_one, strict=True):
+        for ours, theirs in zip(together, alone, strict=True):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.allclose(ours, theirs, atol=1e-5)
     with pytest.raises(ValueError, match="lifted needs the pyramid"):
         NetworkConfig(lifted=True)
     with pytest.raises(ValueError, match=r"set network\.lifted"):

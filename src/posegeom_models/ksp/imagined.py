@@ -10,7 +10,7 @@ from torch import Tensor
 
 import posegeom as pg
 from posegeom.frames import axis_rotation, compose, rotate
-from posegeom_models.ksp.networks import PoseEncoder
+from posegeom_models.poses import Pose
 from posegeom_models.supervision import supervised, view_error
 
 SHAKE = 0.15
@@ -124,15 +124,14 @@ class Imagination:
         return Imagined(canonical, joints, points, found)
 
 
-def imagined_error(encoder: PoseEncoder, imagined: Imagined) -> Tensor:
-    """|p_3D − p_3D*| + |R_c p_3D − R_c* p_3D*| + |p_2D − p_2D*| of the pose that the branches take key points for.
+def imagined_error(said: Pose, imagined: Imagined, side: int) -> Tensor:
+    """|p_3D − p_3D*| + |R_c p_3D − R_c* p_3D*| + |p_2D − p_2D*| of what the branches say of `imagined.found`.
 
     A term that the paper does not have. What is in the image is only known in two dimensions, and 20 images are too few
     to learn from what is not; but the depths of many poses can be learnt from the 20 poses' limbs and many cameras.
     """
-    pose = encoder.lift(imagined.found)
-    terms = {**supervised(pose, encoder.config.size, imagined.canonical, imagined.points)}
-    return torch.stack([*terms.values(), view_error(pose, imagined.joints)]).sum()
+    terms = {**supervised(said, side, imagined.canonical, imagined.points)}
+    return torch.stack([*terms.values(), view_error(said, imagined.joints)]).sum()
 
 
 def _limbs(skeleton: pg.Skeleton) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -60,18 +60,30 @@ class KspRecipe:
             train.minimize(turn, losses[turn], batch)
 
     def _prior(self, part: KspBatch) -> Mapping[str, Tensor]:
-        return {**self._supervised(part, with_joints=True), **self._imagined(part)}
+        return self._taught(part, with_joints=True)
 
     def _labelled(self, part: KspBatch) -> Mapping[str, Tensor]:
         with_joints = self.config.variant == "semi"
-        with self._without_depth() if not with_joints else nullcontext():
-            terms = self._supervised(part, with_joints)
+        if with_joints or not self.config.closed_branches:
+            return self._taught(part, with_joints)
+        with self._without_depth():
+            terms = self._supervised(part, self.networks.pose_encoder(part.target.image), with_joints)
         return {**terms, **self._imagined(part)}
 
-    def _imagined(self, part: KspBatch) -> Mapping[str, Tensor]:
+    def _taught(self, part: KspBatch, with_joints: bool) -> Mapping[str, Tensor]:
+        """Labels and imagined poses together: what both pass through is passed once."""
+        encoder, image = self.networks.pose_encoder, part.target.image
+        if part.imagined is None:
+            return self._supervised(part, encoder(image), with_joints)
+        pose, said = encoder.beside(image, part.imagined.found)
+        return {**self._supervised(part, pose, with_joints), **self._imagined(part, said)}
+
+    def _imagined(self, part: KspBatch, said: Pose | None = None) -> Mapping[str, Tensor]:
         if part.imagined is None:
             return {}
-        error = imagined_error(self.networks.pose_encoder, part.imagined)
+        if said is None:
+            said = self.networks.pose_encoder.lift(part.imagined.found)
+        error = imagined_error(said, part.imagined, self.config.network.size)
         return {"imagined": self.config.lambda_imagined * error}
 
     def _without_depth(self) -> AbstractContextManager[None]:
@@ -79,9 +91,8 @@ class KspRecipe:
         closed = [encoder.local_kinematics, encoder.camera_parameters] if self.config.closed_branches else []
         return frozen(*closed)
 
-    def _supervised(self, part: KspBatch, with_joints: bool) -> Mapping[str, Tensor]:
+    def _supervised(self, part: KspBatch, pose: Pose, with_joints: bool) -> Mapping[str, Tensor]:
         config, target, side = self.config, part.target, self.config.network.size
-        pose = self.networks.pose_encoder(target.image)
         terms = dict(supervised(pose, side, target.canonical if with_joints else None, target.points))
         if with_joints and config.lambda_view > 0:
             about = target.joints - target.joints[:, self.skeleton.root].unsqueeze(1)
