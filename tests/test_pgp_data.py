@@ -248,20 +248,22 @@ def test_a_flipped_image_has_a_flipped_pose(data: PgpData) -> None:
     torch.testing.assert_close(seen, flipped.canonical, rtol=0, atol=1e-4)
 
 
-def test_a_turned_image_has_a_turned_pose(data: PgpData) -> None:
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_turned_image_has_a_turned_pose(data: PgpData, flip: bool) -> None:
     """A bright spot at a joint is where the turned joint is, and so is what a pinhole in the middle sees."""
     camera = pg.PerspectiveCamera(64.0, None, (32, 32))
     joints = torch.randn(5, 17, 3).clamp(-2, 2) * 0.2 + torch.tensor([0.0, 0.0, 4.0])
     points, _ = pg.project(joints, camera)
     spot = pg.joint_heatmaps(points[:, :1], (32, 32), 1.0).expand(-1, 3, -1, -1)
     frames = data.reel.frames(torch.arange(5))._replace(image=spot, joints=joints, points=points)
-    turned = still(5)._replace(angle=torch.linspace(-0.5, 0.5, 5)).moved(frames, pg.BODY_17)
+    changes = still(5)._replace(angle=torch.linspace(-0.5, 0.5, 5), flip=torch.full((5,), flip))
+    turned = changes.moved(frames, pg.BODY_17)
     shares = turned.image[:, 0] / turned.image[:, 0].sum((1, 2), keepdim=True)
     places = torch.arange(32.0)
     found = torch.stack(((shares.sum(1) * places).sum(-1), (shares.sum(2) * places).sum(-1)), dim=-1)
     torch.testing.assert_close(found, turned.points[:, 0], rtol=0, atol=0.1)
     torch.testing.assert_close(pg.project(turned.joints, camera)[0], turned.points, rtol=0, atol=1e-3)
-    assert torch.equal(turned.canonical, frames.canonical)
+    assert torch.equal(turned.canonical, frames.canonical) != flip
 
 
 def test_iterations_move_the_source_and_recolour_the_target(data: PgpData) -> None:

@@ -32,11 +32,11 @@ class Transformation(NamedTuple):
         return cls(flip, torch.where(flip, 0.0, angle))
 
     def images(self, images: Tensor) -> Tensor:
-        """T of images (B, C, H, W)."""
+        """T of images (B, C, H, W); those that have both are turned, then mirrored."""
         cos, sin, zero = self.angle.cos(), self.angle.sin(), torch.zeros_like(self.angle)
         sign = torch.where(self.flip, -1.0, 1.0)
         # grid_sample reads where a result's pixel comes from: the inverse turn.
-        matrix = torch.stack((cos * sign, sin, zero, -sin, cos * sign.abs(), zero), dim=-1).view(-1, 2, 3)
+        matrix = torch.stack((cos * sign, sin, zero, -sin * sign, cos, zero), dim=-1).view(-1, 2, 3)
         with torch.autocast(images.device.type, enabled=False):  # the grid is a matrix product
             grid = nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
         return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -102,7 +102,7 @@ class Changes(NamedTuple):
         Backgrounds and part labels stay as they are.
         """
         side = frames.image.shape[-1]
-        image = Transformation(torch.zeros_like(self.flip), self.angle).images(frames.image)
+        image = Transformation(self.flip, self.angle).images(frames.image)
         points = turned(frames.points, self.angle, side)
         # The camera rolls with the image: exactly so where the middle of the crop is on its axis, else nearly.
         cos, sin = self.angle.cos()[:, None], self.angle.sin()[:, None]
@@ -110,7 +110,7 @@ class Changes(NamedTuple):
         joints = torch.stack((cos * x - sin * y, sin * x + cos * y, z), dim=-1)
         flip = self.flip[:, None, None]
         return frames._replace(
-            image=torch.where(flip.unsqueeze(-1), image.flip(-1), image),
+            image=image,
             joints=torch.where(flip, pg.flip_joints(joints, skeleton, axis=0), joints),
             canonical=torch.where(flip, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
             points=torch.where(flip, pg.flip_joints(points, skeleton, width=side), points),
@@ -127,7 +127,9 @@ def before(frames: Frames, backdrops: Tensor, chosen: Tensor) -> Frames:
         backdrops: (B, 3, H, W) B_r.
         chosen: (B,) bool; the others stay as they are.
     """
-    difference = (frames.image - frames.background).abs().sum(1, keepdim=True)
+    image, background = frames.image[chosen], frames.background[chosen]
+    difference = (image - background).abs().sum(1, keepdim=True)
     person = nn.functional.max_pool2d((6 * difference).clamp(max=1), 3, 1, 1)
-    moved = frames.image + (1 - person) * (backdrops - frames.background)
-    return frames._replace(image=torch.where(chosen.view(-1, 1, 1, 1), moved, frames.image))
+    moved = frames.image.clone()
+    moved[chosen] = image + (1 - person) * (backdrops[chosen] - background)
+    return frames._replace(image=moved)
