@@ -171,6 +171,29 @@ def test_what_a_model_does_not_say_has_no_figure(reel: Reel) -> None:
     assert scores["model"]["iou_person"] == pytest.approx(float((reel.labels > 0).float().mean()))
 
 
+def test_constants_for_a_model_that_tells_joints_alone_look_at_no_frame(
+    reel: Reel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Constants.of(reel)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reel, "frames", None)  # a film would render them
+        Constants.of(reel, most=0).save(tmp_path / "constants.safetensors")
+    constants = Constants.load(tmp_path / "constants.safetensors", 17, 32)
+    assert torch.equal(constants.joints, whole.joints)
+    assert torch.equal(constants.points, whole.points)
+    assert constants.mask is None
+    assert constants.labels is None
+    place = iter(range(len(reel)))
+
+    def know_joints(images: Tensor) -> Prediction:
+        numbers = torch.tensor([next(place) for _ in images])
+        return Prediction(reel.joints[numbers], reel.points[numbers])
+
+    scores = evaluate(know_joints, reel, constants)
+    assert set(scores["model"]) == set(scores["constant"])
+    assert scores["constant"]["p_mpjpe"] > 10
+
+
 def test_joints_that_are_not_known_everywhere_are_in_no_figure(reel: Reel) -> None:
     known = torch.ones(15, 17, dtype=torch.bool)
     known[3, 16] = False
