@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ pytest.importorskip("torchmetrics")
 
 
 from posegeom_models import checkpoints
-from posegeom_models.training import Descent, DivergenceError, TrainingConfig, frozen, launch, statistics_kept
+from posegeom_models.training import Descent, DivergenceError, TrainingConfig, frozen, launch, statistics_kept, train
 from tests.regression import ChannelsLast, Numbers, TwoLosses, run, same, saved_steps
 
 
@@ -39,6 +40,24 @@ def test_training_lowers_the_loss_and_writes_curves_and_checkpoints(tmp_path: Pa
     assert lines[-1]["fit/squared"] < 0.3 * lines[0]["fit/squared"]
     assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [200, 300]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+class SlowToBegin(Numbers):
+    """Needs a while for its first batch."""
+
+    def batch(self, step: int, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
+        time.sleep(1.0 if step == 0 else 0.0)
+        return super().batch(step, rank, world_size)
+
+
+def test_speed_and_waiting_are_those_since_the_point_before(tmp_path: Path) -> None:
+    config = TrainingConfig(steps=40, batch_size=8, accelerator="cpu", log_every=20)
+    train(TwoLosses(), SlowToBegin(8), config, tmp_path, launch(config), quiet=True)
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["waiting"] > 0.5
+    assert first["samples_per_second"] < 20 * 8 / 1.0
+    assert second["waiting"] < 0.3
+    assert second["samples_per_second"] > first["samples_per_second"]
 
 
 @pytest.mark.parametrize("last", ["weights", "images"])

@@ -28,8 +28,7 @@ class Log:
         self.active = fabric.is_global_zero
         self.quiet = quiet or not self.active
         self.waited = 0.0
-        self.began = time.perf_counter()
-        self.done = start
+        self.last, self.then = start, time.perf_counter()
 
     def __enter__(self) -> Log:
         if self.active:
@@ -67,17 +66,18 @@ class Log:
 
     def advance(self) -> None:
         """One more step."""
-        self.done += 1
         if not self.quiet:
             self.bar.advance(self.task)
 
     def point(self, step: int, values: Mapping[str, float]) -> None:
-        """The terms of a step, samples a second, and the share of time spent waiting for data."""
+        """The terms of a step; and since the last point: samples a second, and the share of time waiting for data."""
         if not self.active:
             return
-        elapsed = max(time.perf_counter() - self.began, 1e-9)
-        speed = (self.done + 1 - self.start) * self.config.batch_size / elapsed
+        now = time.perf_counter()
+        elapsed = max(now - self.then, 1e-9)
+        speed = (step - self.last) * self.config.batch_size / elapsed
         waiting = self.waited / elapsed
+        self.last, self.then, self.waited = step, now, 0.0
         for name, value in (*values.items(), ("speed/samples per second", speed), ("speed/waiting", waiting)):
             self.writer.add_scalar(name, value, step)
         line = {"step": step, **values, "samples_per_second": round(speed, 2), "waiting": round(waiting, 4)}
