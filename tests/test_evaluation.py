@@ -20,6 +20,7 @@ from posegeom_models.data.reels import Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.shuffling import Shuffle, share_of
 from posegeom_models.evaluation import (
+    HEADS,
     ClassScores,
     Constants,
     PointErrors,
@@ -163,6 +164,19 @@ def test_a_perfect_model_beats_the_constants_and_the_files_say_so(reel: Reel, tm
     said = capsys.readouterr().out
     assert "constant answer" in said
     assert f"{constant['p_mpjpe']:.1f}" in said
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_tables_fit_the_screen_with_every_name_in_full(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    figures = dict.fromkeys(HEADS, 0.5)
+    show({"frames": 3, "model": figures, "unaware": {"f1_parts": 0.25}, "constant": figures})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert all(any(head in line for line in lines) for head, _ in HEADS.values())
+    assert any(line.split("│")[1:3] == [" model               ", "        0.5 "] for line in lines) == (columns == 200)
 
 
 def test_what_a_model_does_not_say_has_no_figure(reel: Reel) -> None:

@@ -423,20 +423,31 @@ def _csv(scores: Mapping[str, Any]) -> str:
 
 
 def show(scores: Mapping[str, Any]) -> None:
-    """Tables on the screen: all frames, and the model's errors by action."""
+    """Tables on the screen: all frames, and the model's errors by action.
+
+    An answer is a row, or a column where the screen is too narrow for rows.
+    """
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     names = [name for name in HEADS if name in scores["model"]]
-    table = Table(title=f"{scores['frames']} test frames")
-    table.add_column("")
-    for name in names:
-        table.add_column(HEADS[name][0], justify="right")
     there = {answer: label for answer, label in ANSWERS.items() if answer in scores}
-    for answer, label in there.items():
-        figures = scores[answer]
-        table.add_row(label, *(f"{figures[name]:.{HEADS[name][1]}f}" if name in figures else "" for name in names))
+    cells = [
+        ["", *(HEADS[name][0] for name in names)],
+        *(
+            [label, *(f"{scores[answer][name]:.{HEADS[name][1]}f}" if name in scores[answer] else "" for name in names)]
+            for answer, label in there.items()
+        ),
+    ]
+    for heads, *rows in (cells, list(zip(*cells, strict=True))):
+        table = Table(title=f"{scores['frames']} test frames")
+        for place, head in enumerate(heads):
+            table.add_column(head, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*row)
+        if console.measure(table, options=console.options.update(max_width=1000)).maximum <= console.width:
+            break
     console.print(table)
     if "actions" not in scores["model"]:
         return
