@@ -191,7 +191,7 @@ def test_constants_for_a_model_that_tells_joints_alone_look_at_no_frame(
     whole = Constants.of(reel)
     with monkeypatch.context() as patch:
         patch.setattr(Reel, "frames", None)  # a film would render them
-        Constants.of(reel, most=0).save(tmp_path / "constants.safetensors")
+        Constants.of(reel, parts=False).save(tmp_path / "constants.safetensors")
     constants = Constants.load(tmp_path / "constants.safetensors", 17, 32)
     assert torch.equal(constants.joints, whole.joints)
     assert torch.equal(constants.points, whole.points)

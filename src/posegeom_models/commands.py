@@ -19,6 +19,7 @@ from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.repertoire import motion_folder
 from posegeom_models.evaluation import evaluate, show, write
 from posegeom_models.prediction import PredictOptions, predict_path
+from posegeom_models.ranges import check_numbers
 from posegeom_models.runs import Run, check_device, find_model, plain, resolved
 from posegeom_models.training import launch, train
 
@@ -75,9 +76,8 @@ class EvaluateOptions:
     skip_broken: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("batch", 1), ("clips", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "every", "batch")
+        check_numbers(self, "at least 0", "clips")
         if self.data != "rendered" and self.data not in DATA_SETS:
             raise ValueError(f"data must be rendered, {', '.join(DATA_SETS)}; got {self.data!r}")
         check_device(self.device)

@@ -170,9 +170,9 @@ class Constants:
     mask: Tensor | None = None
 
     @classmethod
-    def of(cls, reel: Reel, most: int = 1024) -> Constants:
-        """From the frames of a reel; labels and mask from at most so many, evenly spread: none if `most` is 0."""
-        if most == 0:  # frames of a film would be rendered for nothing else
+    def of(cls, reel: Reel, parts: bool = True, most: int = 1024) -> Constants:
+        """From the frames of a reel; with `parts`, labels and mask from at most so many of them, evenly spread."""
+        if not parts:  # frames of a film would be rendered for nothing else
             return cls(reel.mean_pose(), reel.points.mean(0))
         every = -(-len(reel) // most)
         labels = reel.frames(torch.arange(0, len(reel), every)).labels

@@ -91,9 +91,8 @@ class Material:
 
     def constants(self, reel: Reel, parts: bool = True) -> Constants:
         """The answers that look at no image, for what `reel` gave; with `parts`, also for a model that tells parts."""
-        most = 1024 if parts else 0
         if self.footage is None and bool(reel.labelled.any()):
-            return Constants.of(reel, most)
+            return Constants.of(reel, parts)
         # What footage shows is not known, nor where all joints are in some data sets: there they are the rendered
         # people's.
-        return Constants.of(Reel.render(self.benchmark, self.benchmark.config.frames, device=self.device), most)
+        return Constants.of(Reel.render(self.benchmark, self.benchmark.config.frames, device=self.device), parts)

@@ -102,7 +102,6 @@ class Changes(NamedTuple):
         Backgrounds and part labels stay as they are.
         """
         side = frames.image.shape[-1]
-        image = Transformation(self.flip, self.angle).images(frames.image)
         points = turned(frames.points, self.angle, side)
         # The camera rolls with the image: exactly so where the middle of the crop is on its axis, else nearly.
         cos, sin = self.angle.cos()[:, None], self.angle.sin()[:, None]
@@ -110,7 +109,7 @@ class Changes(NamedTuple):
         joints = torch.stack((cos * x - sin * y, sin * x + cos * y, z), dim=-1)
         flip = self.flip[:, None, None]
         return frames._replace(
-            image=image,
+            image=Transformation(self.flip, self.angle).images(frames.image),
             joints=torch.where(flip, pg.flip_joints(joints, skeleton, axis=0), joints),
             canonical=torch.where(flip, pg.flip_joints(frames.canonical, skeleton, axis=1), frames.canonical),
             points=torch.where(flip, pg.flip_joints(points, skeleton, width=side), points),

@@ -112,7 +112,7 @@ class ImageposeData:
         self.prior = Shuffle(torch.arange(len(self.points)), 3 * seed + 1)
         self.angles = torch.tensor([0.0, *(math.radians(angle) for angle in config.rotations)])
         self.statistics = self._statistics()
-        self.constants = Constants.of(self.reel, most=0)
+        self.constants = Constants.of(self.reel, parts=False)
 
     def _unpaired(self) -> tuple[Tensor, Tensor, frozenset[str]]:
         """The prior's poses, what they are views of, and the names of their recordings."""

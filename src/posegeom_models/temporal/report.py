@@ -13,6 +13,7 @@ from posegeom_models.commands import STANDARD
 from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.shuffling import share_of
+from posegeom_models.ranges import check_numbers
 from posegeom_models.runs import Run, check_device
 from posegeom_models.temporal.analyses import (
     Errors,
@@ -59,9 +60,8 @@ class AnalyzeOptions:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 1), ("clips", 0), ("labels", 0), ("steps", 0), ("distances", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_numbers(self, "at least 1", "every", "distances")
+        check_numbers(self, "at least 0", "clips", "labels", "steps")
         check_device(self.device)
 
 
