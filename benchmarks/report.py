@@ -65,6 +65,9 @@ def section(slug: str, content: dict[str, Any]) -> str:
             f"{row['maps'][0]} × {row['maps'][1]} drawn and differentiated: {row['step_ms']:.0f} ms a step, of which "
             f"{row['posegeom_ms']:.0f} ms ({100 * row['share']:.1f} %) in posegeom.\n",
         ]
+    if "model" in content:
+        lines += ["\n### Share of posegeom in a model's own steps\n", *measured_on(content, "model")]
+        lines += model_table(content["model"])
     if "rendered" in content:
         lines += ["\n### Frames of the rendered benchmark\n", *measured_on(content, "rendered")]
         lines += rendered_table(content["rendered"])
@@ -166,6 +169,24 @@ def measured_on(content: dict[str, Any], name: str) -> list[str]:
     """A line about the machine of a section that was measured on its own."""
     own = content.get("machines", {}).get(name)
     return [] if own is None else [f"{own['device']}, PyTorch {own['torch']}, commit `{own['commit']}`.\n"]
+
+
+def model_table(rows: list[dict[str, Any]]) -> list[str]:
+    """One line per kind of step."""
+    lines = [
+        [
+            f"`{row['model']}`, {row['config']}, {row['step']}",
+            str(row["batch"]),
+            f"{row['size']}²",
+            str(row["operators"]),
+            f"{row['step_ms']:.1f}",
+            f"{row['posegeom_ms']:.1f}",
+            f"{100 * row['share']:.1f} %",
+        ]
+        for row in rows
+    ]
+    head = ["step", "batch", "images", "calls", "ms for the step", "ms for its operators alone", "share"]
+    return table(head, lines)
 
 
 def loading_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -29,11 +29,12 @@ from benchmarks.measure import (
     results,
     times,
 )
+from benchmarks.model_step import model_steps
 from benchmarks.operators import Workload, workload
 from benchmarks.rendered import rendered_frames
 from benchmarks.training_step import training_step
 
-SECTIONS = ("step", "rendered", "loading", "speed", "memory", "scaling")
+SECTIONS = ("step", "model", "rendered", "loading", "speed", "memory", "scaling")
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = {"cpu": 15, "cuda": 30}
 
@@ -221,6 +222,7 @@ def main() -> None:
         content = json.loads(target.read_text(encoding="utf-8"))
     sections = {
         "step": training_step(device),
+        "model": model_steps(device),
         "rendered": rendered_frames(device),
         "loading": loading(device),
         "speed": speed_rows(device, ceiling),

@@ -4,10 +4,12 @@ import pytest
 import torch
 from benchmarks import naive, report
 from benchmarks.measure import check_parity, peak_memory, quantiles
+from benchmarks.model_step import recorded
 from benchmarks.operators import workload
 from benchmarks.results import ROWS_OF_003, temporal_row
 from benchmarks.run import PLAN, largest_batch, moved_bytes
 
+import posegeom as pg
 from posegeom_models.runs import build_config, config_parser, find_config, plain
 
 OPERATORS = [plan[0] for plan in PLAN["cpu"]]
@@ -49,6 +51,32 @@ def test_the_largest_batch_is_the_last_that_fits(monkeypatch):
     batch = largest_batch("skeleton_image", 16, 32, "cpu", "eager")
     assert 1 <= batch <= 8  # one image with 16 bones takes some 16 · 32² · 4 bytes, several times over
     assert largest_batch("skeleton_image", 16, 32, "cpu", "ours") > batch
+
+
+def test_a_steps_calls_of_operators_are_recorded_and_made_again_with_their_gradients(monkeypatch):
+    asked = []
+
+    def joint_heatmaps(points, *, sigma):
+        points.register_hook(lambda gradient: asked.append(sigma))
+        return sigma * points
+
+    monkeypatch.setattr(pg, "joint_heatmaps", joint_heatmaps)
+    points = torch.rand(2, 17, 2, requires_grad=True)
+    with recorded() as calls:
+        pg.joint_heatmaps(2 * points, sigma=1.5).sum().backward()
+        with torch.no_grad():
+            pg.bone_vectors(pg.flip_joints(points, pg.BODY_17), pg.BODY_17)
+    assert pg.joint_heatmaps is joint_heatmaps
+    assert [(call.operator.__name__, call.graded) for call in calls] == [
+        ("joint_heatmaps", True),
+        ("flip_joints", False),
+        ("bone_vectors", False),
+    ]
+    assert asked == [1.5]
+    for call in calls:
+        call.again()
+    assert asked == [1.5, 1.5]
+    assert torch.equal(points.grad, torch.full((2, 17, 2), 3.0)), "the step's own gradients must stay as they are"
 
 
 def test_quantiles_are_in_order():
