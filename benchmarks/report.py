@@ -52,6 +52,9 @@ def section(slug: str, content: dict[str, Any]) -> str:
     ]
     if "speed" in content:
         lines += ["### Speed\n", *speed_table(content["speed"])]
+        later = sorted({row["commit"] for row in content["speed"] if "commit" in row})
+        if later:
+            lines.append(f"\n\\* measured later, at commit {', '.join(f'`{commit}`' for commit in later)}.")
     if "memory" in content:
         budget = content["memory"][0]["budget_bytes"] / 2**30
         lines += [
@@ -116,7 +119,7 @@ def speed_table(rows: list[dict[str, Any]]) -> list[str]:
         memory = " / ".join("too much" if peak is None else mebibytes(peak) for peak in peaks)
         lines.append(
             [
-                f"`{row['operator']}`",
+                f"`{row['operator']}`" + (" \\*" if "commit" in row else ""),
                 " × ".join(map(str, row["shape"])),
                 row["dtype"],
                 row["direction"],

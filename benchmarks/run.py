@@ -84,12 +84,14 @@ def moved_bytes(load: Workload, direction: str) -> int:
     return both_ways.get(direction, sum(both_ways.values()))
 
 
-def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
-    """One row per operator, shape, dtype and direction."""
+def speed_rows(device: str, ceiling: float, only: list[str] | None = None) -> Iterator[dict[str, object]]:
+    """One row per operator (all of them, or `only` some), shape, dtype and direction."""
     # A backward is measured many times on one graph, which a compiled one must not overwrite.
     torch._functorch.config.donated_buffer = False
     for dtype in DTYPES[device]:
         for operator, batch, items, side in PLAN[device]:
+            if only and operator not in only:
+                continue
             load = workload(operator, batch, items, side, device, dtype)
             # The formula in float64 on the CPU is slow and large: a few samples of the batch say as much.
             small = workload(operator, min(batch, 4), items, side, device, dtype)
@@ -125,6 +127,14 @@ def speed_rows(device: str, ceiling: float) -> Iterator[dict[str, object]]:
                 for name, call in calls.items():
                     row[f"peak_bytes_{name}"] = peak_memory(call, device)
                 yield row
+
+
+def renewed(rows: list[dict[str, object]], row: dict[str, object], commit: str) -> list[dict[str, object]]:
+    """Rows of speed with one in its old one's place, or at the end; it says at which commit it was measured."""
+    same = ("operator", "shape", "dtype", "direction")
+    row = {**row, "commit": commit}
+    places = [place for place, old in enumerate(rows) if all(old[key] == row[key] for key in same)]
+    return [row if place in places else old for place, old in enumerate(rows)] + ([] if places else [row])
 
 
 def scaling_rows(device: str) -> Iterator[dict[str, object]]:
@@ -209,7 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of posegeom's operators.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", choices=SECTIONS, action="append")
+    parser.add_argument("--operator", choices=sorted({plan[0] for plan in PLAN["cpu"]}), action="append")
     arguments = parser.parse_args()
+    if arguments.operator and arguments.only != ["speed"]:
+        parser.error("--operator chooses rows of speed: add --only speed and no other section")
     device = arguments.device
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device is available; run with --device cpu")
@@ -225,13 +238,19 @@ def main() -> None:
         "model": model_steps(device),
         "rendered": rendered_frames(device),
         "loading": loading(device),
-        "speed": speed_rows(device, ceiling),
+        "speed": speed_rows(device, ceiling, arguments.operator),
         "memory": memory_rows(device),
         "scaling": scaling_rows(device),
     }
     target.parent.mkdir(exist_ok=True)
     for name, section in sections.items():
         if arguments.only and name not in arguments.only:
+            continue
+        if arguments.operator and "speed" in content:
+            for row in section:
+                content["speed"] = renewed(content["speed"], row, here["commit"])  # type: ignore[arg-type]
+                print(json.dumps(row), flush=True)
+                target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             continue
         # A section measured on its own says on what: the rest of the file may be from another machine.
         others = dict(content.get("machines", {}))  # type: ignore[call-overload]

@@ -253,7 +253,11 @@ def _puppet_segmentation_bwd_kernel(
 
 def _shape(tiling: Tiling, height: int, width: int, parts: int) -> tuple[int, int, int, int]:
     """Few enough pixels that all parts of a tile fit into registers."""
-    return tiling._replace(pixels=max(tiling.pixels // padded(parts), 16)).shape(height, width)
+    shape = tiling._replace(pixels=max(tiling.pixels // padded(parts), 16)).shape(height, width)
+    if shape[0] > 8 and shape[1] == 16:
+        # Of 16 rows of 16 columns the backward ends Triton 3.6 and the process: an assertion in LLVM's SLPVectorizer.
+        shape = tiling._replace(pixels=8 * 16).shape(height, width)
+    return shape
 
 
 @torch.library.custom_op(
