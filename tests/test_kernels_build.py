@@ -120,6 +120,20 @@ def test_every_kernel_compiles_for_hopper(forms, count, compute, io):
     assert all("ptx" in one.asm and len(one.asm["cubin"]) > 1000 for one in built)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 12, 32])
+def test_no_puppet_has_tiles_of_sixteen_rows_of_sixteen_columns(parts):
+    # Their backward ends Triton 3.6 and the process. 13, 112 and 129 columns are covered best by 16 at a time.
+    from posegeom.kernels import segmentation
+
+    for height in (7, 65, 128, 1000):
+        for width in (13, 112, 128, 129):
+            for tiling in (segmentation.FORWARD, segmentation.BACKWARD):
+                rows, columns, across, tiles = segmentation._shape(tiling, height, width, parts)
+                assert rows <= 8 or columns > 16
+                assert across * columns >= width
+                assert tiles // across * rows >= height
+
+
 def test_the_list_of_kernels_is_complete():
     from posegeom.kernels import (
         maps_bones,

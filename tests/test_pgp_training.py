@@ -17,13 +17,13 @@ from torch import Tensor
 
 pytest.importorskip("torchvision")
 
-from posegeom_models.data.reels import Reel
+from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.drawing import part_colors
 from posegeom_models.pgp.batches import PgpBatch, PgpData
 from posegeom_models.pgp.configuration import PgpConfig
 from posegeom_models.pgp.recipe import MODEL, PgpRecipe, predict
-from posegeom_models.pgp.synthesis import LABEL, PEOPLE, POSES, VIEWS, panels
+from posegeom_models.pgp.synthesis import LABEL, PEOPLE, POSES, VIEWS, _cast, panels
 from posegeom_models.poses import Pose
 from posegeom_models.training import Descent, Objective, launch, train
 from tests.test_pgp_data import CONFIG, LABELLED
@@ -315,6 +315,17 @@ def test_predictions_hold_pose_and_parts(data: PgpData) -> None:
     assert bare.unaware is not None
     assert int(bare.labels.max()) == 0
     assert torch.equal(bare.unaware, said.unaware)
+
+
+@pytest.mark.parametrize("people", [1, 2, 4])
+def test_the_panels_show_different_people_as_far_as_there_are_any(data: PgpData, people: int) -> None:
+    config = replace(data.config.data, clips=(20, 1, 1), identities=(people, 1, 1), frames=1)
+    reel = Film.of(RenderedBenchmark(config, "train"))
+    for seed in range(5):
+        cast = _cast(reel, np.random.default_rng(seed))
+        assert len(set(cast)) == len(cast) == POSES + PEOPLE
+        shown = {int(reel.identity[reel.clip == clip][0]) for clip in cast[POSES:]}
+        assert len(shown) == min(people, PEOPLE)
 
 
 def test_the_panels_and_the_logs_pictures_have_their_rows(data: PgpData) -> None:

@@ -322,6 +322,12 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
 
         R = Rz(roll) · Rx(elevation) · C · Rz(azimuth),   C = [[0, 1, 0], [0, 0, −1], [−1, 0, 0]]
 
+    multiplied out, with s and c for the sines and cosines of azimuth a, elevation e and roll r:
+
+        R = [[c_r s_a − s_r s_e c_a,   c_r c_a + s_r s_e s_a,    s_r c_e],
+             [s_r s_a + c_r s_e c_a,   s_r c_a − c_r s_e s_a,   −c_r c_e],
+             [−c_e c_a,                c_e s_a,                 −s_e]]
+
     All zero: the camera stands on +X and sees the face, the person's left hand on the image's right. A positive
     azimuth turns the person to its left (about +Z), a positive elevation looks down, a positive roll turns the
     picture clockwise.
@@ -353,9 +359,15 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
     check_batches(azimuth=azimuth.shape, elevation=elevation.shape, roll=roll.shape)
     dtype = compute_dtype(azimuth)
     turn, tilt, spin = torch.broadcast_tensors(azimuth.to(dtype), elevation.to(dtype), roll.to(dtype))
-    first, second, third = axis_rotation(turn, "z").unbind(-2)
-    looking = torch.stack((second, -third, -first), dim=-2)  # C · Rz(azimuth)
-    return compose(axis_rotation(spin, "z"), compose(axis_rotation(tilt, "x"), looking)).to(azimuth.dtype)
+    s_a, s_e, s_r = turn.sin(), tilt.sin(), spin.sin()
+    c_a, c_e, c_r = turn.cos(), tilt.cos(), spin.cos()
+    down, aside = s_e * c_a, s_e * s_a
+    entries = (
+        *(c_r * s_a - s_r * down, c_r * c_a + s_r * aside, s_r * c_e),
+        *(s_r * s_a + c_r * down, s_r * c_a - c_r * aside, -c_r * c_e),
+        *(-c_e * c_a, c_e * s_a, -s_e),
+    )
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3)).to(azimuth.dtype)
 
 
 def angles_from_sincos(sincos: Tensor) -> Tensor:

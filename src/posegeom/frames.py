@@ -2,7 +2,8 @@
 
 Everything here is written component by component instead of as matrix products: autocast and TF32 cannot
 reach it, and two calls on the same numbers give the same bits whatever the batch is, which the closed loop
-of `local_directions` relies on.
+of `local_directions` relies on. Components come from `unbind`, whose backward is one operation; that of a slice
+or an index is several for each component.
 """
 
 from __future__ import annotations
@@ -48,29 +49,30 @@ def _squared_norm(vectors: Tensor) -> Tensor:
     """|v|² over the last axis, summed in index order for two and three components."""
     if vectors.shape[-1] > 3:
         return (vectors * vectors).sum(-1, keepdim=True)
-    total = vectors[..., :1] * vectors[..., :1]
-    for axis in range(1, vectors.shape[-1]):
-        component = vectors[..., axis : axis + 1]
+    first, *rest = vectors.unbind(-1)
+    total = first * first
+    for component in rest:
         total = total + component * component
-    return total
+    return total.unsqueeze(-1)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """⟨a, b⟩ of 3-vectors with the axis kept, (*B, 1), summed in index order."""
-    return a[..., 0:1] * b[..., 0:1] + a[..., 1:2] * b[..., 1:2] + a[..., 2:3] * b[..., 2:3]
+    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
+    return (ax * bx + ay * by + az * bz).unsqueeze(-1)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """The cross product a × b of 3-vectors, broadcasting."""
-    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
-    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
     return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dim=-1)
 
 
 def rotate(matrix: Tensor, vectors: Tensor) -> Tensor:
     """R v for matrices (*B, 3, 3) and vectors (*B, 3), broadcasting."""
-    x, y, z = vectors[..., 0:1], vectors[..., 1:2], vectors[..., 2:3]
-    return matrix[..., :, 0] * x + matrix[..., :, 1] * y + matrix[..., :, 2] * z
+    first, second, third = matrix.unbind(-1)
+    x, y, z = vectors.unsqueeze(-2).unbind(-1)
+    return first * x + second * y + third * z
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -131,20 +133,20 @@ def gram_schmidt_frame(primary: Tensor, reference: Tensor) -> Tensor:
     check_same_device(primary=primary, reference=reference)
     check_batches(primary=primary.shape[:-1], reference=reference.shape[:-1])
     dtype = compute_dtype(primary)
-    axes = frame_axes(*torch.broadcast_tensors(primary.to(dtype), reference.to(dtype)))
-    return torch.stack(axes, dim=-1).to(primary.dtype)
+    first, second = torch.broadcast_tensors(primary.to(dtype), reference.to(dtype))
+    return torch.stack(frame_axes(first, unit_vector(second)), dim=-1).to(primary.dtype)
 
 
 def frame_axes(primary: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The columns a, b, n of `gram_schmidt_frame`, unchecked."""
+    """The columns a, b, n of `gram_schmidt_frame` for a reference of length one or zero, unchecked."""
     a = unit_vector(primary, zero_to_x=True)
     axis = torch.arange(3, device=a.device)
     along_y, along_z = (axis == 1).to(a.dtype), (axis == 2).to(a.dtype)
-    # Candidates for b in order of preference; the last one cannot fail where the one before it did.
-    across = _across(a, unit_vector(reference))
-    across_z = _across(a, along_z)
-    across_z = torch.where(_squared_norm(across_z) < PARALLEL, _across(a, along_y), across_z)
-    across = torch.where(_squared_norm(across) < PARALLEL, across_z, across)
+    across = _across(a, reference)
+    # Which vector is followed has no gradient. The last one cannot be parallel where the one before it is.
+    upright, along = a.detach(), across.detach()
+    spare = torch.where(_squared_norm(_across(upright, along_z)) < PARALLEL, along_y, along_z)
+    across = torch.where(_squared_norm(along) < PARALLEL, _across(a, spare), across)
     b = unit_vector(across, zero_to_x=True)
     # Once more: just above the threshold, rounding leaves a part along a of 5 % in float32.
     b = unit_vector(_across(a, b), zero_to_x=True)

@@ -86,6 +86,18 @@ def turned_views(networks: PgpNetworks, images: Tensor, azimuths: Tensor) -> tup
     return images, parts, puppets
 
 
+def _cast(reel: Reel, random: np.random.Generator) -> list[int]:
+    """Clips by chance, those of the poses first; the last `PEOPLE` show different people as far as it is known."""
+    order = random.permutation(torch.unique(reel.clip).numpy()).tolist()
+    one_of: dict[int, int] = {}
+    for clip in order:
+        person = int(reel.identity[reel.clip == clip][0])
+        one_of.setdefault(person if person >= 0 else -1 - clip, clip)
+    people = list(one_of.values())[:PEOPLE]
+    others = [clip for clip in order if clip not in people]
+    return [*others[:POSES], *people, *others[POSES:]][: POSES + PEOPLE]
+
+
 def panels(networks: nn.Module, reel: Reel, random: np.random.Generator) -> Mapping[str, NDArray[np.uint8]]:
     """The panels "pose_transfer" and "view_synthesis".
 
@@ -103,8 +115,8 @@ def panels(networks: nn.Module, reel: Reel, random: np.random.Generator) -> Mapp
     if len(clips) < POSES + PEOPLE:
         raise ValueError(f"a panel needs frames of {POSES + PEOPLE} clips, got {len(clips)}")
     numbers = []
-    for clip in random.permutation(clips.numpy())[: POSES + PEOPLE]:
-        here = torch.nonzero(reel.clip == int(clip)).flatten()
+    for clip in _cast(reel, random):
+        here = torch.nonzero(reel.clip == clip).flatten()
         numbers.append(int(here[random.integers(len(here))]))
     frames = reel.frames(torch.tensor(numbers))
     poses, people = frames.image[:POSES], frames.image[POSES:]
