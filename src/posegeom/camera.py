@@ -367,7 +367,7 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
         *(s_r * s_a + c_r * down, s_r * c_a - c_r * aside, -c_r * c_e),
         *(-c_e * c_a, c_e * s_a, -s_e),
     )
-    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3)).to(azimuth.dtype)
+    return torch.stack(entries, dim=-1).reshape(*turn.shape, 3, 3).to(azimuth.dtype)
 
 
 def angles_from_sincos(sincos: Tensor) -> Tensor:

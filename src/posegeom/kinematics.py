@@ -17,7 +17,7 @@ from posegeom._checks import (
     check_shape,
     compute_dtype,
 )
-from posegeom.frames import cross, frame_axes, gram_schmidt_frame, rotate, safe_norm, unit_vector
+from posegeom.frames import cross, dot, frame_axes, gram_schmidt_frame, rotate, safe_norm, unit_vector
 from posegeom.skeleton import Skeleton, Trunk, gather_joints
 
 FRAMES = ("limb", "canonical")
@@ -153,6 +153,20 @@ def _limbs(
     return result
 
 
+def _in_parents_axes(skeleton: Skeleton, joints: list[int], aims: Tensor, limb: dict[int, Tensor]) -> Tensor:
+    """Unit limbs (*B, K, 3) of one level's free joints in the frames of their parent limbs, where these have one."""
+    framed = [k for k, joint in enumerate(joints) if skeleton.parents[joint] in limb]
+    if not framed:
+        return aims
+    result = [*aims.unbind(-2)]
+    axes = _limb_frames([limb[skeleton.parents[joints[k]]] for k in framed])
+    turned = torch.stack([result[k] for k in framed], dim=-2)
+    turned = torch.cat([dot(turned, axis) for axis in axes], dim=-1)
+    for k, direction in zip(framed, turned.unbind(-2), strict=True):
+        result[k] = direction
+    return torch.stack(result, dim=-2)
+
+
 def _limb_frames(parents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Axes a, b, n of the Gram-Schmidt frames of several parent limbs against +X, each (*B, K, 3)."""
     primary = torch.stack(parents, dim=-2)
@@ -212,18 +226,18 @@ def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") ->
     directions: dict[int, Tensor] = {}
     for level in skeleton.levels[1:]:
         free = [joint for joint in level if joint in skeleton.free_joints]
-        for joint in free:
-            offset = (parts[joint] - root) - position[skeleton.parents[joint]]
+        if free:
+            offsets = [(parts[joint] - root) - position[skeleton.parents[joint]] for joint in free]
+            none = torch.stack([length_of[joint] for joint in free], dim=-2) == 0
             # A bone of no length has no direction; what is left of the difference is the parent's rounding.
-            aim = unit_vector(torch.where(length_of[joint] == 0, 0.0, offset), zero_to_x=True)
-            if frame == "limb" and skeleton.parents[joint] in limb:
-                axes = _limb_frames([limb[skeleton.parents[joint]]])
-                aim = torch.cat([(aim * axis.squeeze(-2)).sum(-1, keepdim=True) for axis in axes], dim=-1)
+            aims = unit_vector(torch.where(none, 0.0, torch.stack(offsets, dim=-2)), zero_to_x=True)
+            measured = _in_parents_axes(skeleton, free, aims, limb) if frame == "limb" else aims
             # Normalised again exactly as forward_kinematics will: the limb below has to be bit for bit the
             # one that it will see, or a frame near its threshold turns somewhere else.
-            directions[joint] = unit_vector(aim, zero_to_x=True)
-        seen = [unit_vector(directions[joint], zero_to_x=True) for joint in free]
-        limb.update(_limbs(skeleton, free, seen, limb, frame))
+            told = unit_vector(measured, zero_to_x=True)
+            directions.update(zip(free, told.unbind(-2), strict=True))
+            seen = [*unit_vector(told, zero_to_x=True).unbind(-2)]
+            limb.update(_limbs(skeleton, free, seen, limb, frame))
         for joint in level:
             position[joint] = position[skeleton.parents[joint]] + length_of[joint] * limb[joint]
     stacked = (
