@@ -1,9 +1,9 @@
 """Unit vectors, rotations about an axis and Gram-Schmidt frames.
 
-Everything here is written component by component instead of as matrix products: autocast and TF32 cannot
-reach it, and two calls on the same numbers give the same bits whatever the batch is, which the closed loop
-of `local_directions` relies on. Components come from `unbind`, whose backward is one operation; that of a slice
-or an index is several for each component.
+Nothing here is a matrix product or a reduction: autocast and TF32 cannot reach it, and two calls on the same
+numbers give the same bits whatever the batch is, which the closed loop of `local_directions` relies on.
+Components come from `unbind`, whose backward is one operation; that of a slice or an index is several for each
+component.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def unit_vector(vectors: Tensor, zero_to_x: bool = False) -> Tensor:
     # exact to every order, and keeps |v|² away from under- and overflow.
     scale = vectors.detach().abs().amax(-1, keepdim=True)
     zero = scale < TINY
-    x_axis = (torch.arange(vectors.shape[-1], device=vectors.device) == 0).to(vectors.dtype)
+    x_axis = torch.eye(1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device).squeeze(0)
     scaled = torch.where(zero, x_axis, vectors / torch.where(zero, 1.0, scale))
     unit = scaled / _squared_norm(scaled).sqrt()
     return unit if zero_to_x else torch.where(zero, 0.0, unit)
@@ -47,32 +47,35 @@ def safe_norm(vectors: Tensor, keepdim: bool = False) -> Tensor:
 
 def _squared_norm(vectors: Tensor) -> Tensor:
     """|v|² over the last axis, summed in index order for two and three components."""
+    squares = vectors * vectors
     if vectors.shape[-1] > 3:
-        return (vectors * vectors).sum(-1, keepdim=True)
-    first, *rest = vectors.unbind(-1)
-    total = first * first
-    for component in rest:
-        total = total + component * component
-    return total.unsqueeze(-1)
+        return squares.sum(-1, keepdim=True)
+    return _in_order(squares).unsqueeze(-1)
+
+
+def _in_order(terms: Tensor) -> Tensor:
+    """The sum over the last axis in index order."""
+    total, *rest = terms.unbind(-1)
+    for term in rest:
+        total = total + term
+    return total
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """⟨a, b⟩ of 3-vectors with the axis kept, (*B, 1), summed in index order."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
-    return (ax * bx + ay * by + az * bz).unsqueeze(-1)
+    return _in_order(a * b).unsqueeze(-1)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """The cross product a × b of 3-vectors, broadcasting."""
-    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
-    return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dim=-1)
+    first, second = torch.broadcast_tensors(a, b)
+    product: Tensor = torch.linalg.cross(first, second)
+    return product
 
 
 def rotate(matrix: Tensor, vectors: Tensor) -> Tensor:
     """R v for matrices (*B, 3, 3) and vectors (*B, 3), broadcasting."""
-    first, second, third = matrix.unbind(-1)
-    x, y, z = vectors.unsqueeze(-2).unbind(-1)
-    return first * x + second * y + third * z
+    return _in_order(matrix * vectors.unsqueeze(-2))
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
@@ -134,14 +137,13 @@ def gram_schmidt_frame(primary: Tensor, reference: Tensor) -> Tensor:
     check_batches(primary=primary.shape[:-1], reference=reference.shape[:-1])
     dtype = compute_dtype(primary)
     first, second = torch.broadcast_tensors(primary.to(dtype), reference.to(dtype))
-    return torch.stack(frame_axes(first, unit_vector(second)), dim=-1).to(primary.dtype)
+    axes = frame_axes(unit_vector(first, zero_to_x=True), unit_vector(second))
+    return torch.stack(axes, dim=-1).to(primary.dtype)
 
 
-def frame_axes(primary: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The columns a, b, n of `gram_schmidt_frame` for a reference of length one or zero, unchecked."""
-    a = unit_vector(primary, zero_to_x=True)
-    axis = torch.arange(3, device=a.device)
-    along_y, along_z = (axis == 1).to(a.dtype), (axis == 2).to(a.dtype)
+def frame_axes(a: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The columns a, b, n of `gram_schmidt_frame` from a itself and a reference of length one or zero, unchecked."""
+    _, along_y, along_z = torch.eye(3, dtype=a.dtype, device=a.device).unbind(0)
     across = _across(a, reference)
     # Which vector is followed has no gradient. The last one cannot be parallel where the one before it is.
     upright, along = a.detach(), across.detach()

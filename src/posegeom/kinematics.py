@@ -148,7 +148,8 @@ def _limbs(
     if framed:
         directions = torch.stack([local[k] for k in framed], dim=-2)
         a, b, n = _limb_frames([limb[skeleton.parents[joints[k]]] for k in framed])
-        turned = directions[..., 0:1] * a + directions[..., 1:2] * b + directions[..., 2:3] * n
+        along, aside, upwards = directions.unsqueeze(-1).unbind(-2)
+        turned = along * a + aside * b + upwards * n
         result.update(zip((joints[k] for k in framed), turned.unbind(-2), strict=True))
     return result
 
@@ -169,9 +170,9 @@ def _in_parents_axes(skeleton: Skeleton, joints: list[int], aims: Tensor, limb: 
 
 def _limb_frames(parents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Axes a, b, n of the Gram-Schmidt frames of several parent limbs against +X, each (*B, K, 3)."""
-    primary = torch.stack(parents, dim=-2)
-    forward = (torch.arange(3, device=primary.device) == 0).to(primary.dtype)
-    return frame_axes(primary, forward.expand_as(primary))
+    limbs = torch.stack(parents, dim=-2)  # of length one
+    forward = torch.eye(1, 3, dtype=limbs.dtype, device=limbs.device).squeeze(0)
+    return frame_axes(limbs, forward.expand_as(limbs))
 
 
 def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") -> LocalPose:
