@@ -1,4 +1,8 @@
-"""The share of posegeom in the steps of a model's own training, which calls its operators wherever the paper does."""
+"""The share of posegeom in the steps of a model's own training, which calls its operators wherever the paper does.
+
+The calls of a step are made again, each with a backward of its own where the step had one for all: that is a little
+more than their part in the step. Rotations and products of matrices from `posegeom.frames` are not among them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ OPTIONS = ["--variant=semi", "--base_share=0", "--labelled_turns=1"]
 
 
 class Call(NamedTuple):
-    """One call of an operator in a step, and whether the step wanted its gradient."""
+    """One call of an operator in a step, and whether gradients were on."""
 
     operator: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -97,8 +101,11 @@ def model_steps(device: str) -> Iterator[dict[str, object]]:
     whole: dict[str, list[float]] = {}
     part: dict[str, list[float]] = {}
     operators: dict[str, int] = {}
+    samples: dict[str, int] = {}
 
     def milliseconds(run: Callable[[], None]) -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
         start = time.perf_counter()
         run()
         if device == "cuda":
@@ -121,9 +128,11 @@ def model_steps(device: str) -> Iterator[dict[str, object]]:
                     call.again()
 
         operators_alone()
-        if step < 2:  # the first of each kind compiles kernels
+        turn = turn_of(config, step)
+        name = turn.name
+        if name not in samples:  # the first of each kind compiles kernels
+            samples[name] = config.samples_of(turn)
             continue
-        name = turn_of(config, step).name
         whole.setdefault(name, []).append(milliseconds(go))
         part.setdefault(name, []).append(milliseconds(operators_alone))
         operators[name] = len(calls)
@@ -133,7 +142,7 @@ def model_steps(device: str) -> Iterator[dict[str, object]]:
             "model": "pgp",
             "config": CONFIGURATION[device],
             "step": name,
-            "batch": config.samples_of(turn_of(config, 1 if name == "labelled" else 0)),
+            "batch": samples[name],
             "size": config.data.size,
             "operators": operators[name],
             "step_ms": round(step_ms, 2),

@@ -233,6 +233,8 @@ def main() -> None:
     target = RESULTS / f"{slug}.json"
     if arguments.only and target.is_file():
         content = json.loads(target.read_text(encoding="utf-8"))
+    if arguments.operator and any(content[key] != here[key] for key in ("device", "torch", "triton")):
+        raise SystemExit(f"{target} has rows of another machine or version: measure all of speed anew")
     sections = {
         "step": training_step(device),
         "model": model_steps(device),

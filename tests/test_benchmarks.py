@@ -7,7 +7,7 @@ from benchmarks.measure import check_parity, peak_memory, quantiles
 from benchmarks.model_step import recorded
 from benchmarks.operators import workload
 from benchmarks.results import ROWS_OF_003, temporal_row
-from benchmarks.run import PLAN, largest_batch, moved_bytes
+from benchmarks.run import PLAN, largest_batch, moved_bytes, renewed
 
 import posegeom as pg
 from posegeom_models.runs import build_config, config_parser, find_config, plain
@@ -77,6 +77,18 @@ def test_a_steps_calls_of_operators_are_recorded_and_made_again_with_their_gradi
         call.again()
     assert asked == [1.5, 1.5]
     assert torch.equal(points.grad, torch.full((2, 17, 2), 3.0)), "the step's own gradients must stay as they are"
+
+
+def test_a_row_measured_anew_takes_its_old_ones_place_and_names_its_commit():
+    old = [
+        {"operator": operator, "shape": [2, 17, 8, 8], "dtype": "float32", "direction": direction, "median_ms": 1.0}
+        for operator in ("joint_heatmaps", "limb_maps")
+        for direction in ("forward", "backward")
+    ]
+    row = {**old[1], "median_ms": 0.5}
+    assert renewed(old, row, "abc1234") == [old[0], {**row, "commit": "abc1234"}, *old[2:]]
+    other = {**row, "dtype": "bfloat16"}
+    assert renewed(old, other, "abc1234") == [*old, {**other, "commit": "abc1234"}]
 
 
 def test_quantiles_are_in_order():

@@ -340,3 +340,26 @@ def test_straight_and_folded_bones_have_finite_gradients():
         assert abs(angle.item() - expected) < 1e-6
         angle.backward()
         assert joints.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("along", [1.0, -1.0])
+def test_exactly_straight_and_folded_bones_have_no_gradient_in_any_direction(along):
+    arm = Skeleton("arm", ("a", "b", "c"), (-1, 0, 1), (0, 1, 2))
+    upper = torch.randn(1000, 3, generator=torch.Generator().manual_seed(3))
+    joints = torch.stack((-upper, torch.zeros_like(upper), along * upper), dim=1).requires_grad_()
+    angles = bone_angles(joints, arm)[:, 1]
+    assert torch.equal(angles, torch.full_like(angles, 0.0 if along > 0 else np.pi))
+    angles.sum().backward()
+    assert torch.equal(joints.grad, torch.zeros_like(joints))
+
+
+def test_long_chains_keep_their_lengths_and_their_frames():
+    # Along +X each frame is near its fallback; limbs a few 1e-7 too long would lose their second axis there.
+    count = 60
+    chain = Skeleton("chain", tuple(f"j{k}" for k in range(count)), (-1, *range(count - 1)), tuple(range(count)))
+    turns = torch.linspace(1e-5, 1e-3, 4001)
+    directions = torch.zeros(len(turns), count - 1, 3)
+    directions[..., 0], directions[..., 1] = 1, turns[:, None]
+    directions[:, -1] = torch.tensor([0.0, 0.0, 1.0])
+    joints = forward_kinematics(directions, None, chain, torch.ones(count - 1))
+    assert (joints.diff(dim=1).norm(dim=-1) - 1).abs().max() < 2e-5

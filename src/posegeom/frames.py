@@ -1,9 +1,9 @@
 """Unit vectors, rotations about an axis and Gram-Schmidt frames.
 
-Nothing here is a matrix product or a reduction: autocast and TF32 cannot reach it, and two calls on the same
-numbers give the same bits whatever the batch is, which the closed loop of `local_directions` relies on.
-Components come from `unbind`, whose backward is one operation; that of a slice or an index is several for each
-component.
+Nothing here is a matrix product, and vectors of two and three components are summed in index order: autocast and
+TF32 cannot reach it, and two calls on the same numbers give the same bits whatever the batch is, which the closed
+loop of `local_directions` relies on. Components come from `unbind`, whose backward is one operation; that of a
+slice or an index is several for each component.
 """
 
 from __future__ import annotations
@@ -62,25 +62,27 @@ def _in_order(terms: Tensor) -> Tensor:
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩ of 3-vectors with the axis kept, (*B, 1), summed in index order."""
+    """⟨a, b⟩ over the last axis, which is kept, (*B, 1), summed in index order."""
     return _in_order(a * b).unsqueeze(-1)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
     """The cross product a × b of 3-vectors, broadcasting."""
-    first, second = torch.broadcast_tensors(a, b)
-    product: Tensor = torch.linalg.cross(first, second)
-    return product
+    (ax, ay, az), (bx, by, bz) = a.unbind(-1), b.unbind(-1)
+    # torch.linalg.cross multiplies and adds in one step, and its u × u is not 0.
+    return torch.stack((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx), dim=-1)
 
 
 def rotate(matrix: Tensor, vectors: Tensor) -> Tensor:
     """R v for matrices (*B, 3, 3) and vectors (*B, 3), broadcasting."""
-    return _in_order(matrix * vectors.unsqueeze(-2))
+    first, second, third = matrix.unbind(-1)
+    x, y, z = vectors.unsqueeze(-1).unbind(-2)
+    return first * x + second * y + third * z
 
 
 def compose(first: Tensor, second: Tensor) -> Tensor:
     """The matrix product first · second of (*B, 3, 3) rotations."""
-    columns = [rotate(first, second[..., :, column]) for column in range(3)]
+    columns = [rotate(first, column) for column in second.unbind(-1)]
     return torch.stack(columns, dim=-1)
 
 

@@ -170,7 +170,9 @@ def _in_parents_axes(skeleton: Skeleton, joints: list[int], aims: Tensor, limb: 
 
 def _limb_frames(parents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Axes a, b, n of the Gram-Schmidt frames of several parent limbs against +X, each (*B, K, 3)."""
-    limbs = torch.stack(parents, dim=-2)  # of length one
+    limbs = torch.stack(parents, dim=-2)
+    # Of length one but for rounding, which would add up along a chain: a step of Newton's method takes it off.
+    limbs = limbs * (1.5 - 0.5 * dot(limbs, limbs))
     forward = torch.eye(1, 3, dtype=limbs.dtype, device=limbs.device).squeeze(0)
     return frame_axes(limbs, forward.expand_as(limbs))
 
@@ -229,16 +231,16 @@ def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") ->
         free = [joint for joint in level if joint in skeleton.free_joints]
         if free:
             offsets = [(parts[joint] - root) - position[skeleton.parents[joint]] for joint in free]
-            none = torch.stack([length_of[joint] for joint in free], dim=-2) == 0
+            without_length = torch.stack([length_of[joint] for joint in free], dim=-2) == 0
             # A bone of no length has no direction; what is left of the difference is the parent's rounding.
-            aims = unit_vector(torch.where(none, 0.0, torch.stack(offsets, dim=-2)), zero_to_x=True)
+            aims = unit_vector(torch.where(without_length, 0.0, torch.stack(offsets, dim=-2)), zero_to_x=True)
             measured = _in_parents_axes(skeleton, free, aims, limb) if frame == "limb" else aims
+            direction = unit_vector(measured, zero_to_x=True)
+            directions.update(zip(free, direction.unbind(-2), strict=True))
             # Normalised again exactly as forward_kinematics will: the limb below has to be bit for bit the
             # one that it will see, or a frame near its threshold turns somewhere else.
-            told = unit_vector(measured, zero_to_x=True)
-            directions.update(zip(free, told.unbind(-2), strict=True))
-            seen = [*unit_vector(told, zero_to_x=True).unbind(-2)]
-            limb.update(_limbs(skeleton, free, seen, limb, frame))
+            as_read = [*unit_vector(direction, zero_to_x=True).unbind(-2)]
+            limb.update(_limbs(skeleton, free, as_read, limb, frame))
         for joint in level:
             position[joint] = position[skeleton.parents[joint]] + length_of[joint] * limb[joint]
     stacked = (

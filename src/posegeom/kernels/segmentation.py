@@ -255,7 +255,8 @@ def _shape(tiling: Tiling, height: int, width: int, parts: int) -> tuple[int, in
     """Few enough pixels that all parts of a tile fit into registers."""
     shape = tiling._replace(pixels=max(tiling.pixels // padded(parts), 16)).shape(height, width)
     if shape[0] > 8 and shape[1] == 16:
-        # Of 16 rows of 16 columns the backward ends Triton 3.6 and the process: an assertion in LLVM's SLPVectorizer.
+        # With 16, 32 or 64 rows of 16 columns the backward ends Triton 3.6 and the process, by an assertion in LLVM's
+        # SLPVectorizer. The forward compiles, by the same code: it is not left to chance.
         shape = tiling._replace(pixels=8 * 16).shape(height, width)
     return shape
 
