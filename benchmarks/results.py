@@ -49,6 +49,7 @@ def imagepose_row(config: Row) -> tuple[str, float | None]:
     """What a run of 001 is called, and the paper's P-MPJPE on Human3.6M (Table 3)."""
     name, paper = ROWS_OF_001[config["ablation"]]
     name += ", with reconstruction" if config["lambda_image"] > 0 else ""
+    name += ", in three channels" if config["image"].get("sides", False) else ""
     if config["skeleton"] == "HAND_21":
         return f"hands, {name}", None
     return f"{name}, images also of {config['more_images']}" if config["more_images"] else name, paper
