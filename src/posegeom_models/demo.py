@@ -296,7 +296,7 @@ def _write_panel(path: Path, truth: Scene, start: Guess, fitted: Guess, after: S
         plot_skeleton(axes, beside[1], studio.skeleton, FITTED)
         frame_skeletons(axes, beside)
         axes.text2D(
-            0.5, 0.0, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="bottom"
+            0.5, -0.01, f"{after.pose[frame]:.1f} mm", fontsize=9, transform=axes.transAxes, ha="center", va="top"
         )
     caption = "3D: truth grey, fitted red, with P-MPJPE"
     figure.text(0.535, 0.006, caption, fontsize=9, ha="center")
