@@ -248,19 +248,14 @@ def main() -> None:
     for name, section in sections.items():
         if arguments.only and name not in arguments.only:
             continue
-        if arguments.operator and "speed" in content:
-            for row in section:
-                content["speed"] = renewed(content["speed"], row, here["commit"])  # type: ignore[arg-type]
-                print(json.dumps(row), flush=True)
-                target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            continue
-        # A section measured on its own says on what: the rest of the file may be from another machine.
-        others = dict(content.get("machines", {}))  # type: ignore[call-overload]
-        content["machines"] = {**others, name: here} if arguments.only else others
-        rows: list[dict[str, object]] = []
-        content[name] = rows
+        rows: list[dict[str, object]] = content.get(name, []) if arguments.operator else []  # type: ignore[assignment]
+        if not arguments.operator:
+            # A section measured on its own says on what: the rest of the file may be from another machine.
+            others = dict(content.get("machines", {}))  # type: ignore[call-overload]
+            content["machines"] = {**others, name: here} if arguments.only else others
         for row in section:
-            rows.append(row)
+            rows = renewed(rows, row, here["commit"]) if arguments.operator else [*rows, row]
+            content[name] = rows
             print(json.dumps(row), flush=True)
             # After every row: what was measured is kept whatever happens next.
             target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

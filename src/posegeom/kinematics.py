@@ -119,7 +119,9 @@ def forward_kinematics(
         limb = _trunk_limbs(hip_angle.to(dtype).expand(batch), skeleton.trunk)
     for level in skeleton.levels[1:]:
         free = [joint for joint in level if joint in local]
-        limb.update(_limbs(skeleton, free, [local[joint].expand_as(origin) for joint in free], limb, frame))
+        frames = _LimbFrames.of(skeleton, free, limb, frame)
+        limbs = frames.to_canonical([local[joint].expand_as(origin) for joint in free])
+        limb.update(zip(free, limbs, strict=True))
     position = {skeleton.root: origin}
     for level in skeleton.levels[1:]:
         for joint in level:
@@ -139,42 +141,52 @@ def _trunk_limbs(hip_angle: Tensor, trunk: Trunk) -> dict[int, Tensor]:
     return {trunk.top: torch.stack((zero, zero, one), dim=-1), trunk.left: left, trunk.right: -left}
 
 
-def _limbs(
-    skeleton: Skeleton, joints: list[int], local: list[Tensor], limb: dict[int, Tensor], frame: str
-) -> dict[int, Tensor]:
-    """Unit limbs in canonical axes of one level's free joints, from their local directions, in one step."""
-    framed = [k for k, joint in enumerate(joints) if frame == "limb" and skeleton.parents[joint] in limb]
-    result = dict(zip(joints, local, strict=True))
-    if framed:
-        directions = torch.stack([local[k] for k in framed], dim=-2)
-        a, b, n = _limb_frames([limb[skeleton.parents[joints[k]]] for k in framed])
-        along, aside, upwards = directions.unsqueeze(-1).unbind(-2)
-        turned = along * a + aside * b + upwards * n
-        result.update(zip((joints[k] for k in framed), turned.unbind(-2), strict=True))
-    return result
+class _LimbFrames(NamedTuple):
+    """Axes a, b, n of the Gram-Schmidt frames of parent limbs against +X, (*B, K, 3) each, for one level's joints.
 
+    Attributes:
+        places: which of the joints they are for; the others have no parent limb, and canonical axes.
+        axes: a, b, n; None for no joint at all.
+    """
 
-def _in_parents_axes(skeleton: Skeleton, joints: list[int], aims: Tensor, limb: dict[int, Tensor]) -> Tensor:
-    """Unit limbs (*B, K, 3) of one level's free joints in the frames of their parent limbs, where these have one."""
-    framed = [k for k, joint in enumerate(joints) if skeleton.parents[joint] in limb]
-    if not framed:
-        return aims
-    result = [*aims.unbind(-2)]
-    axes = _limb_frames([limb[skeleton.parents[joints[k]]] for k in framed])
-    turned = torch.stack([result[k] for k in framed], dim=-2)
-    turned = torch.cat([dot(turned, axis) for axis in axes], dim=-1)
-    for k, direction in zip(framed, turned.unbind(-2), strict=True):
-        result[k] = direction
-    return torch.stack(result, dim=-2)
+    places: list[int]
+    axes: tuple[Tensor, Tensor, Tensor] | None
 
+    @classmethod
+    def of(cls, skeleton: Skeleton, joints: list[int], limb: dict[int, Tensor], frame: str) -> _LimbFrames:
+        """The frames in which the directions of these joints are told."""
+        places = [k for k, joint in enumerate(joints) if frame == "limb" and skeleton.parents[joint] in limb]
+        if not places:
+            return cls(places, None)
+        limbs = torch.stack([limb[skeleton.parents[joints[k]]] for k in places], dim=-2)
+        # Of length one but for rounding, which would add up along a chain: a step of Newton's method takes it off.
+        limbs = limbs * (1.5 - 0.5 * dot(limbs, limbs))
+        forward = torch.eye(1, 3, dtype=limbs.dtype, device=limbs.device).squeeze(0)
+        return cls(places, frame_axes(limbs, forward.expand_as(limbs)))
 
-def _limb_frames(parents: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Axes a, b, n of the Gram-Schmidt frames of several parent limbs against +X, each (*B, K, 3)."""
-    limbs = torch.stack(parents, dim=-2)
-    # Of length one but for rounding, which would add up along a chain: a step of Newton's method takes it off.
-    limbs = limbs * (1.5 - 0.5 * dot(limbs, limbs))
-    forward = torch.eye(1, 3, dtype=limbs.dtype, device=limbs.device).squeeze(0)
-    return frame_axes(limbs, forward.expand_as(limbs))
+    def to_canonical(self, local: list[Tensor]) -> list[Tensor]:
+        """Unit limbs in canonical axes from the joints' local directions, in one step."""
+        if self.axes is None:
+            return local
+        a, b, n = self.axes
+        along, aside, upwards = self._chosen(local).unsqueeze(-1).unbind(-2)
+        return self._with(local, along * a + aside * b + upwards * n)
+
+    def to_local(self, limbs: list[Tensor]) -> list[Tensor]:
+        """The inverse of `to_canonical`."""
+        if self.axes is None:
+            return limbs
+        chosen = self._chosen(limbs)
+        return self._with(limbs, torch.cat([dot(chosen, axis) for axis in self.axes], dim=-1))
+
+    def _chosen(self, vectors: list[Tensor]) -> Tensor:
+        return torch.stack([vectors[k] for k in self.places], dim=-2)
+
+    def _with(self, vectors: list[Tensor], changed: Tensor) -> list[Tensor]:
+        result = [*vectors]
+        for k, vector in zip(self.places, changed.unbind(-2), strict=True):
+            result[k] = vector
+        return result
 
 
 def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") -> LocalPose:
@@ -234,13 +246,13 @@ def local_directions(joints: Tensor, skeleton: Skeleton, frame: str = "limb") ->
             without_length = torch.stack([length_of[joint] for joint in free], dim=-2) == 0
             # A bone of no length has no direction; what is left of the difference is the parent's rounding.
             aims = unit_vector(torch.where(without_length, 0.0, torch.stack(offsets, dim=-2)), zero_to_x=True)
-            measured = _in_parents_axes(skeleton, free, aims, limb) if frame == "limb" else aims
-            direction = unit_vector(measured, zero_to_x=True)
+            frames = _LimbFrames.of(skeleton, free, limb, frame)
+            direction = unit_vector(torch.stack(frames.to_local([*aims.unbind(-2)]), dim=-2), zero_to_x=True)
             directions.update(zip(free, direction.unbind(-2), strict=True))
             # Normalised again exactly as forward_kinematics will: the limb below has to be bit for bit the
             # one that it will see, or a frame near its threshold turns somewhere else.
             as_read = [*unit_vector(direction, zero_to_x=True).unbind(-2)]
-            limb.update(_limbs(skeleton, free, as_read, limb, frame))
+            limb.update(zip(free, frames.to_canonical(as_read), strict=True))
         for joint in level:
             position[joint] = position[skeleton.parents[joint]] + length_of[joint] * limb[joint]
     stacked = (
