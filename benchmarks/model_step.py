@@ -24,9 +24,9 @@ from posegeom_models.runs import build_config, config_parser, find_config, find_
 from posegeom_models.training import Descent, launch
 
 ROUNDS = {"cpu": 2, "cuda": 12}
-CONFIGURATION = {"cpu": "tiny", "cuda": "small"}
-OPTIONS = ["--variant=semi", "--base_share=0", "--labelled_turns=1"]
-"""An iteration of Algorithm 1 and a step on labels take turns."""
+CONFIGURATIONS = {"cpu": ("tiny",), "cuda": ("small", "paper")}
+OPTIONS = ["--variant=semi", "--base_share=0", "--labelled_turns=1", "--network.weights=null"]
+"""An iteration of Algorithm 1 and a step on labels take turns; what weights are worth has no part in their time."""
 
 
 class Call(NamedTuple):
@@ -79,13 +79,19 @@ def recorded() -> Iterator[list[Call]]:
 
 
 def model_steps(device: str) -> Iterator[dict[str, object]]:
-    """One row per kind of pgp's steps: milliseconds of a step, and of the same step's operators alone.
+    """One row per configuration and kind of pgp's steps, for a device."""
+    for name in CONFIGURATIONS[device]:
+        yield from _steps_of(name, device)
+
+
+def _steps_of(configuration: str, device: str) -> Iterator[dict[str, object]]:
+    """Milliseconds of a step, and of the same step's operators alone.
 
     A step's calls of operators are recorded with their arguments, and then made again, forward and backward, without
     what is between them.
     """
     parser = config_parser("pgp")
-    parsed = parser.parse_string(find_config("pgp", CONFIGURATION[device]).read_text(encoding="utf-8"))
+    parsed = parser.parse_string(find_config("pgp", configuration).read_text(encoding="utf-8"))
     parsed.update(parser.parse_args(OPTIONS, defaults=False))
     config = build_config("pgp", parsed)
     config = replace(
@@ -140,7 +146,7 @@ def model_steps(device: str) -> Iterator[dict[str, object]]:
         step_ms, posegeom_ms = statistics.median(whole[name]), statistics.median(part[name])
         yield {
             "model": "pgp",
-            "config": CONFIGURATION[device],
+            "config": configuration,
             "step": name,
             "batch": samples[name],
             "size": config.data.size,

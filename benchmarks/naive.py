@@ -1,4 +1,4 @@
-"""The map operators as the papers' formulas read, in eager PyTorch: what people write today."""
+"""The operators as the papers' formulas read, in eager PyTorch: what people write today."""
 
 from __future__ import annotations
 
@@ -6,12 +6,43 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from posegeom.skeleton import Skeleton
 
 
 def _pixels(points: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     columns = torch.arange(size[1], dtype=points.dtype, device=points.device)
     rows = torch.arange(size[0], dtype=points.dtype, device=points.device).unsqueeze(-1)
     return columns, rows
+
+
+def forward_kinematics(directions: Tensor, hip_angle: Tensor, skeleton: Skeleton) -> Tensor:
+    """p(j) = p(parent) + ℓ_j [a b n] v_j, joint after joint."""
+    trunk, lengths = skeleton.trunk, skeleton.lengths
+    assert trunk is not None
+    assert lengths is not None
+    length_of = dict(zip((child for _, child in skeleton.bones), lengths, strict=True))
+    zero, one = torch.zeros_like(hip_angle), torch.ones_like(hip_angle)
+    hips = torch.stack((zero, hip_angle.cos(), hip_angle.sin()), dim=-1)
+    limb = {trunk.top: torch.stack((zero, zero, one), dim=-1), trunk.left: hips, trunk.right: -hips}
+    forward = torch.stack((one, zero, zero), dim=-1)
+    for level in skeleton.levels[1:]:
+        for joint in level:
+            if joint in limb:
+                continue
+            local = functional.normalize(directions[..., skeleton.free_joints.index(joint), :], dim=-1)
+            a = limb.get(skeleton.parents[joint])
+            if a is None:  # it hangs on the root
+                limb[joint] = local
+                continue
+            b = functional.normalize(forward - (a * forward).sum(-1, keepdim=True) * a, dim=-1)
+            limb[joint] = local[..., :1] * a + local[..., 1:2] * b + local[..., 2:] * torch.linalg.cross(a, b)
+    position = {skeleton.root: torch.zeros_like(forward)}
+    for level in skeleton.levels[1:]:
+        for joint in level:
+            position[joint] = position[skeleton.parents[joint]] + length_of[joint] * limb[joint]
+    return torch.stack([position[joint] for joint in range(len(skeleton.joints))], dim=-2)
 
 
 def joint_heatmaps(points: Tensor, size: tuple[int, int], sigma: float) -> Tensor:

@@ -20,7 +20,7 @@ SIGMA, WIDTH, GAMMA = 3.0, 2.0, 0.224
 
 @dataclass(frozen=True)
 class Workload:
-    """One operator at one size: `items` are joints, bones or parts.
+    """One operator at one size, () where it draws nothing: `items` are joints, bones or parts.
 
     `contenders` take the tensors of `inputs`, of which the first `active` have gradients. "ours" and "eager" are always
     there; the others do what "eager" does.
@@ -29,14 +29,14 @@ class Workload:
     operator: str
     batch: int
     items: int
-    size: Size
+    size: Size | tuple[()]
     inputs: tuple[Tensor, ...]
     active: int
     contenders: dict[str, Contender]
 
     @property
     def shape(self) -> list[int]:
-        """Batch, items, height and width."""
+        """Batch, items, and height and width where there is an image."""
         return [self.batch, self.items, *self.size]
 
 
@@ -67,11 +67,19 @@ def workload(
     """An operator on random input; the same numbers on every device, those that `rounded` can hold."""
     generator = torch.Generator().manual_seed(0)
     size = (side, side)
+    contenders: dict[str, Contender]
+    if operator == "forward_kinematics":
+        given = torch.randn(batch, 13, 3, generator=generator), torch.randn(batch, generator=generator)
+        contenders = {
+            "ours": lambda d, a: pg.forward_kinematics(d, a, pg.BODY_17),
+            "eager": lambda d, a: naive.forward_kinematics(d, a, pg.BODY_17),
+        }
+        inputs = tuple(value.to(device, rounded or dtype).to(dtype) for value in given)
+        return Workload(operator, batch, items, (), inputs, 2, contenders)
     joints = items + 1 if operator in ("limb_maps", "skeleton_image") else items
     points = (torch.rand(batch, joints, 2, generator=generator) * 0.8 + 0.1) * side
     points = points.to(device, rounded or dtype).to(dtype)
     bones = star(items)
-    contenders: dict[str, Contender]
     if operator == "joint_heatmaps":
         contenders = {
             "ours": lambda p: pg.joint_heatmaps(p, size, SIGMA),

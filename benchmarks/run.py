@@ -57,7 +57,8 @@ PLAN = {
             ("puppet_segmentation", 64, 12),
         )
         for side in (128, 256)
-    ],
+    ]
+    + [("forward_kinematics", batch, 17, 0) for batch in (64, 4096)],
 }
 DTYPES = {"cpu": [torch.float32], "cuda": [torch.float32, torch.bfloat16]}
 
@@ -72,7 +73,8 @@ BUDGET = {"cpu": 2**30, "cuda": 16 * 2**30}
 def formula_in_float64(load: Workload) -> Workload:
     """The same workload on the CPU in float64, for its formula."""
     narrow = load.inputs[0].dtype
-    return workload(load.operator, load.batch, load.items, load.size[0], "cpu", torch.float64, narrow)
+    side = load.size[0] if load.size else 0
+    return workload(load.operator, load.batch, load.items, side, "cpu", torch.float64, narrow)
 
 
 def moved_bytes(load: Workload, direction: str) -> int:
@@ -153,6 +155,8 @@ def scaling_rows(device: str) -> Iterator[dict[str, object]]:
 def memory_rows(device: str) -> Iterator[dict[str, object]]:
     """The largest batch whose forward and backward stay within a budget, ours beside the plain formula."""
     for operator, _, items, side in PLAN[device]:
+        if not side:  # no image, no memory
+            continue
         row: dict[str, object] = {"operator": operator, "size": [side, side], "budget_bytes": BUDGET[device]}
         for name in ("ours", "eager"):
             row[f"batch_{name}"] = largest_batch(operator, items, side, device, name)
@@ -219,7 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Speed and memory of posegeom's operators.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", choices=SECTIONS, action="append")
-    parser.add_argument("--operator", choices=sorted({plan[0] for plan in PLAN["cpu"]}), action="append")
+    parser.add_argument("--operator", choices=sorted({plan[0] for plan in PLAN["cuda"]}), action="append")
     arguments = parser.parse_args()
     if arguments.operator and arguments.only != ["speed"]:
         parser.error("--operator chooses rows of speed: add --only speed and no other section")

@@ -163,6 +163,7 @@ CASES = (
         "forward_kinematics without trunk",
         lambda d: pg.forward_kinematics(d, None, ARM),
         given(normal(B, 3, 3)),
+        kernel=True,
     ),
     OpCase(
         "local_directions",

@@ -12,7 +12,7 @@ from benchmarks.run import PLAN, largest_batch, moved_bytes, renewed
 import posegeom as pg
 from posegeom_models.runs import build_config, config_parser, find_config, plain
 
-OPERATORS = [plan[0] for plan in PLAN["cpu"]]
+OPERATORS = list(dict.fromkeys(plan[0] for plan in PLAN["cuda"]))
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

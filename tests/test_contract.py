@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import posegeom
-from posegeom import _dispatch, maps, puppet, segmentation
+from posegeom import _dispatch, kinematics, maps, puppet, segmentation
 from tests.cases import CASES as ALL_CASES
 from tests.cases import DEVICE, INTERPRETED, Inputs, OpCase, outputs
 
@@ -82,7 +82,7 @@ def test_kernels_run_where_they_can_and_only_there(case: OpCase, monkeypatch: py
         seen.append(decide(*arguments))
         return seen[-1]
 
-    for module in (maps, puppet, segmentation):
+    for module in (kinematics, maps, puppet, segmentation):
         monkeypatch.setattr(module, "runs_triton", watch)
     run(case, make(case))
     assert seen

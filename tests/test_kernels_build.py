@@ -13,6 +13,7 @@ triton = pytest.importorskip("triton")
 
 pytestmark = pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler in this process")
 
+CHAINS = dict.fromkeys(("hip_angle", "lengths", "limbs", "positions", "pulls", "by_hip_angle", "by_lengths"), "compute")
 TABLES = dict.fromkeys(("parents", "children", "table"), "i32")
 AFFINE = dict.fromkeys(
     ("linear", "mu", "bar", "template", "anchors", "depth", "by_linear", "by_mu", "by_across", "by_depth"), "compute"
@@ -21,7 +22,9 @@ MAPS = dict.fromkeys(("shape_out", "uncertainty_out", "by_shape", "by_uncertaint
 POINTERS = {
     **dict.fromkeys(("precision", "weight", "sums", "across", "stretch", "hides", "by_hides"), "compute"),
     **dict.fromkeys(("points", "by_points", "out", "by_maps", "by_foreground", "foreground", "uncertainty"), "io"),
+    **dict.fromkeys(("directions", "joints_out", "by_directions"), "io"),
     **TABLES,
+    **CHAINS,
     **AFFINE,
     **MAPS,
     "counts": "i64",
@@ -37,6 +40,7 @@ def tile(shape):
 def kernels():
     """(kernel, constants, warps) in every form that a launcher asks for, with the tiles of an image of 128 x 128."""
     from posegeom.kernels import (
+        kinematics,
         maps_bones,
         maps_heatmaps,
         maps_limbs,
@@ -67,6 +71,8 @@ def kernels():
     yield puppet._part_maps_fwd_kernel, tile(puppet.FORWARD.shape(*size)), puppet.FORWARD.warps
     yield maps_bones._joints_from_bones_kernel, {"VALUES": 5, "JOINTS": 32}, 1
     for given in (False, True):
+        yield kinematics._forward_kinematics_fwd_kernel, {"HAS_HIP": given}, 1
+        yield kinematics._forward_kinematics_bwd_kernel, {"HAS_HIP": given}, 1
         yield puppet_joints._part_affines_fwd_kernel, {"HAS_ACROSS": given, "PARTS": 16}, 1
         yield puppet_joints._part_affines_bwd_kernel, {"HAS_ACROSS": given, "PARTS": 16, "JOINTS": 32}, 1
     yield segmentation_hiding._part_hiding_fwd_kernel, {"PARTS": 16}, 1
@@ -107,11 +113,11 @@ def fewer():
 @pytest.mark.parametrize(
     ("forms", "count", "compute", "io"),
     [
-        pytest.param(kernels, 28, "fp32", "fp32", id="every form in fp32"),
+        pytest.param(kernels, 32, "fp32", "fp32", id="every form in fp32"),
         # Machine code takes seconds to make, most of all for fp64: what is left out when less is given, is left out
         # in every type.
-        pytest.param(fewer, 17, "fp32", "bf16", id="bf16"),
-        pytest.param(fewer, 17, "fp64", "fp64", id="fp64"),
+        pytest.param(fewer, 19, "fp32", "bf16", id="bf16"),
+        pytest.param(fewer, 19, "fp64", "fp64", id="fp64"),
     ],
 )
 def test_every_kernel_compiles_for_hopper(forms, count, compute, io):
@@ -136,6 +142,7 @@ def test_no_puppet_has_tiles_of_sixteen_rows_of_sixteen_columns(parts):
 
 def test_the_list_of_kernels_is_complete():
     from posegeom.kernels import (
+        kinematics,
         maps_bones,
         maps_heatmaps,
         maps_limbs,
@@ -147,6 +154,7 @@ def test_the_list_of_kernels_is_complete():
     )
 
     modules = (
+        kinematics,
         maps_bones,
         maps_heatmaps,
         maps_limbs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from posegeom._checks import (
     check_shape,
     compute_dtype,
 )
+from posegeom._dispatch import runs_triton
 from posegeom.frames import cross, dot, frame_axes, gram_schmidt_frame, rotate, safe_norm, unit_vector
 from posegeom.skeleton import Skeleton, Trunk, gather_joints
 
@@ -45,6 +47,7 @@ def forward_kinematics(
     skeleton: Skeleton,
     lengths: Tensor | None = None,
     frame: str = "limb",
+    backend: str = "auto",
 ) -> Tensor:
     """Joints of a canonical pose from one direction per free joint and the hip line's angle.
 
@@ -63,13 +66,15 @@ def forward_kinematics(
         lengths: (N,) or (*B, N) bone lengths in the order of `skeleton.bones`, in the unit wanted for the
             joints; None takes `skeleton.lengths` (metres).
         frame: "limb" (004 §2) or "canonical" (002 §3.1a).
+        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
 
     Returns:
         (*B, J, 3) joints in the unit of `lengths`, in the dtype of `directions`.
 
     Raises:
         TypeError: an argument is no floating-point tensor.
-        ValueError: a wrong shape or device, an unknown frame, a hip angle missing or not wanted, or no lengths.
+        ValueError: a wrong shape or device, an unknown frame, a hip angle missing or not wanted, no lengths, or a
+            backend that cannot run.
 
     Degenerate cases: a zero direction counts as (1, 0, 0), with zero gradient; a parent limb along ±X takes
     the frame's fallback axis. Values of `lengths` are not looked at: a negative one points the bone backwards.
@@ -102,25 +107,40 @@ def forward_kinematics(
     if lengths is None:
         if skeleton.lengths is None:
             raise ValueError(f"lengths must be given: skeleton {skeleton.name} has none of its own")
-        bone_lengths: list[Tensor | float] = list(skeleton.lengths)
     else:
         check_floating("lengths", lengths)
         check_shape("lengths", lengths, ("*B", len(skeleton.bones)), why)
         check_batches(directions=batch, lengths=lengths.shape[:-1])
         batch = torch.broadcast_shapes(batch, lengths.shape[:-1])
-        bone_lengths = list(lengths.to(dtype).unsqueeze(-1).unbind(-2))
     check_same_device(directions=directions, hip_angle=hip_angle, lengths=lengths)
 
-    length_of = dict(zip((child for _, child in skeleton.bones), bone_lengths, strict=True))
+    directions = directions.expand(*batch, *directions.shape[-2:])
+    angle = None if hip_angle is None else hip_angle.to(dtype).expand(batch)
+    if lengths is not None:
+        lengths = lengths.to(dtype).expand(*batch, len(skeleton.bones))
+    if runs_triton(backend, directions, angle, lengths):
+        from posegeom.kernels.kinematics import forward_kinematics as kernel
+
+        return kernel(directions, angle, lengths, skeleton, frame)
+    bones = (skeleton.lengths or ()) if lengths is None else lengths.unsqueeze(-1).unbind(-2)
+    return joints_of_directions(directions, angle, bones, skeleton, frame)
+
+
+def joints_of_directions(
+    directions: Tensor, hip_angle: Tensor | None, lengths: Sequence[Tensor | float], skeleton: Skeleton, frame: str
+) -> Tensor:
+    """`forward_kinematics` of tensors of one batch, unchecked; a bone's length is a number or (*B, 1)."""
+    batch, dtype = directions.shape[:-2], compute_dtype(directions)
+    length_of = dict(zip((child for _, child in skeleton.bones), lengths, strict=True))
     local = dict(zip(skeleton.free_joints, unit_vector(directions.to(dtype), zero_to_x=True).unbind(-2), strict=True))
     origin = directions.new_zeros((*batch, 3), dtype=dtype)
     limb: dict[int, Tensor] = {}
     if skeleton.trunk is not None and hip_angle is not None:
-        limb = _trunk_limbs(hip_angle.to(dtype).expand(batch), skeleton.trunk)
+        limb = _trunk_limbs(hip_angle, skeleton.trunk)
     for level in skeleton.levels[1:]:
         free = [joint for joint in level if joint in local]
         frames = _LimbFrames.of(skeleton, free, limb, frame)
-        limbs = frames.to_canonical([local[joint].expand_as(origin) for joint in free])
+        limbs = frames.to_canonical([local[joint] for joint in free])
         limb.update(zip(free, limbs, strict=True))
     position = {skeleton.root: origin}
     for level in skeleton.levels[1:]:
