@@ -21,7 +21,7 @@ import posegeom as pg
 from benchmarks.measure import results
 from posegeom_models.pgp.configuration import turn_of
 from posegeom_models.runs import build_config, config_parser, find_config, find_model
-from posegeom_models.training import Descent, launch
+from posegeom_models.training import Descent, launch, to_device
 
 ROUNDS = {"cpu": 2, "cuda": 12}
 CONFIGURATIONS = {"cpu": ("tiny",), "cuda": ("small", "paper")}
@@ -103,7 +103,8 @@ def _steps_of(configuration: str, device: str) -> Iterator[dict[str, object]]:
     model = find_model("pgp")
     source, recipe = model.data(config, device=device), model.recipe(config)
     fabric = launch(config.training)
-    recipe.networks.to(fabric.device).train()
+    to_device(recipe, fabric.device)
+    recipe.networks.train()
     whole: dict[str, list[float]] = {}
     part: dict[str, list[float]] = {}
     operators: dict[str, int] = {}

@@ -17,7 +17,16 @@ pytest.importorskip("torchmetrics")
 
 
 from posegeom_models import checkpoints
-from posegeom_models.training import Descent, DivergenceError, TrainingConfig, frozen, launch, statistics_kept, train
+from posegeom_models.training import (
+    Descent,
+    DivergenceError,
+    TrainingConfig,
+    frozen,
+    launch,
+    statistics_kept,
+    to_device,
+    train,
+)
 from tests.regression import ChannelsLast, Numbers, TwoLosses, run, same, saved_steps
 
 
@@ -40,6 +49,26 @@ def test_training_lowers_the_loss_and_writes_curves_and_checkpoints(tmp_path: Pa
     assert lines[-1]["fit/squared"] < 0.3 * lines[0]["fit/squared"]
     assert [one.step for one in checkpoints.find(tmp_path / "checkpoints")] == [200, 300]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["a GPU", "double precision"])
+def test_what_an_optimizer_remembers_moves_with_its_parameters(kind: str) -> None:
+    if kind == "a GPU" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    recipe = TwoLosses()
+    # Adagrad has its sums as soon as it is made, when the networks are still on the CPU.
+    recipe.optimizers = {"fit": torch.optim.Adagrad(recipe.networks.parameters(), lr=0.1)}
+    device = torch.device("cuda" if kind == "a GPU" else "cpu")
+    recipe.networks.to(torch.float64)
+    to_device(recipe, device)
+    (group,) = recipe.optimizers["fit"].param_groups
+    for parameter in recipe.networks.parameters():
+        parameter.grad = torch.ones_like(parameter)
+        total = recipe.optimizers["fit"].state[parameter]["sum"]
+        assert (total.device.type, total.dtype) == (device.type, torch.float64)
+    before = [parameter.detach().clone() for parameter in group["params"]]
+    recipe.optimizers["fit"].step()
+    assert all(not torch.equal(old, new) for old, new in zip(before, group["params"], strict=True))
 
 
 class SlowToBegin(Numbers):

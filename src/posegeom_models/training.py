@@ -351,6 +351,14 @@ def launch(config: TrainingConfig) -> Fabric:
     return fabric
 
 
+def to_device(recipe: Recipe[Batch], device: torch.device) -> None:
+    """Move a recipe's networks, and with them what its optimizers remember: Adagrad has its sums from the beginning."""
+    recipe.networks.to(device)
+    for optimizer in recipe.optimizers.values():
+        # Loading puts every value where its parameter is now.
+        optimizer.load_state_dict(optimizer.state_dict())
+
+
 def train(
     recipe: Recipe[Batch],
     source: BatchSource[Batch],
@@ -367,7 +375,7 @@ def train(
         Interrupted: Ctrl-C; a checkpoint of the last finished step has been written.
         OSError: a checkpoint could not be written; the one before it is untouched.
     """
-    recipe.networks.to(fabric.device)
+    to_device(recipe, fabric.device)
     saved = checkpoints.find(folder / "checkpoints")
     start, seconds = saved[-1].step if saved else 0, 0.0
     _check_same_start(fabric, start, folder)
