@@ -94,7 +94,8 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def mebibytes(count: int) -> str:
     """Bytes for people."""
-    return f"{count / 2**20:.1f}" if count < 100 * 2**20 else f"{count / 2**20:.0f}"
+    digits = 2 if count < 2**20 else 1 if count < 100 * 2**20 else 0
+    return f"{count / 2**20:.{digits}f}"
 
 
 def speed_table(rows: list[dict[str, Any]]) -> list[str]:
@@ -126,7 +127,7 @@ def speed_table(rows: list[dict[str, Any]]) -> list[str]:
                 f"{row['median_ms']:.3g}",
                 f"{row['p20_ms']:.3g}–{row['p80_ms']:.3g}",
                 f"{row['kernel_ms']:.3g}" if "kernel_ms" in row else "",
-                f"{row['fraction_of_ceiling']:.2f}",
+                f"{row['fraction_of_ceiling']:.2f}" if len(row["shape"]) > 2 else "",  # what draws nothing moves little
                 *(
                     f"{row[key]:.2f}" if (key := f"times_{name}") in row else ""
                     for name in ("eager", "compiled", "kornia")
