@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 
 from posegeom_models.runs import build_config, config_parser, find_config, find_model
-from posegeom_models.training import Descent, launch
+from posegeom_models.training import Descent, launch, to_device
 
 STEPS = {"cpu": 8, "cuda": 60}
 MODELS = ("ksp",)
@@ -32,7 +32,8 @@ def loading(device: str) -> Iterator[dict[str, object]]:
         )
         source, recipe = model.data(config, device=device), model.recipe(config)
         fabric = launch(config.training)
-        networks = recipe.networks.to(fabric.device).train()
+        to_device(recipe, fabric.device)
+        networks = recipe.networks.train()
         making, stepping = [], []
         for step in range(STEPS[device] + 3):
             source.batch(step, 0, 1)  # renders what is new

@@ -228,6 +228,9 @@ def main() -> None:
     if arguments.operator and arguments.only != ["speed"]:
         parser.error("--operator chooses rows of speed: add --only speed and no other section")
     device = arguments.device
+    missing = set(arguments.operator or ()) - {plan[0] for plan in PLAN[device]}
+    if missing:
+        parser.error(f"{min(missing)} has no form of its own to measure on {device}")
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("no CUDA device is available; run with --device cpu")
     ceiling = copy_ceiling(device)

@@ -20,6 +20,13 @@ SIZE = (7, 9)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 ARM = pg.Skeleton("arm", ("shoulder", "elbow", "wrist", "thumb"), (-1, 0, 1, 1), (0, 1, 2, 3), (0.3, 0.25, 0.1))
+TORSO = pg.Skeleton(
+    "torso",
+    ("pelvis", "neck", "left_hip", "right_hip", "left_knee"),
+    (-1, 0, 0, 0, 2),
+    (0, 1, 3, 2, 4),
+    trunk=pg.Trunk(0, 1, 2, 3),
+)
 BONES = ARM.bones
 PUPPET = pg.Puppet.capsules(pg.BODY_17, (16, 16)).to(DEVICE, torch.float64)
 ARM_PUPPET = pg.Puppet.capsules(ARM, (12, 12)).to(DEVICE, torch.float64)
@@ -158,6 +165,15 @@ CASES = (
         "forward_kinematics canonical",
         lambda d, a: pg.forward_kinematics(d, a, pg.H36M_17, frame="canonical"),
         given(normal(B, 13, 3), normal(B)),
+    ),
+    OpCase(
+        "forward_kinematics of a small trunk",
+        lambda d, a, n: pg.forward_kinematics(d, a, TORSO, n),
+        given(normal(B, 1, 3), normal(B), uniform(0.1, 0.5, B, 4)),
+        kernel=True,
+        degenerate=(
+            Degenerate("a zero direction", (zeros(1, 1, 3), zeros(1), zeros(1, 4) + 0.2), {0: zeros(1, 1, 3)}),
+        ),
     ),
     OpCase(
         "forward_kinematics without trunk",

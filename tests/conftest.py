@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,11 @@ def motion_data() -> Path:
     if not (folder / "freefall17.npz").is_file():
         pytest.skip(f"no motion data in {folder}; set POSEGEOM_DATA to the folder with freefall17.npz")
     return folder
+
+
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    """An element that a kernel left unwritten shows."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
+    yield
+    torch.use_deterministic_algorithms(False)

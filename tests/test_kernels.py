@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +19,7 @@ from torch import Tensor
 import posegeom as pg
 from tests.cases import DEVICE, INTERPRETED
 
+pytestmark = pytest.mark.usefixtures("unwritten_memory_is_nan")
 RUNS = INTERPRETED or DEVICE == "cuda"
 with_kernels = pytest.mark.skipif(not RUNS, reason="Triton kernels need a GPU or TRITON_INTERPRET=1")
 SEED = random.randrange(2**31)
@@ -26,13 +27,6 @@ SIZES = [(1, 1), (7, 13), (65, 129)]
 CHAIN = pg.Skeleton("chain", ("a", "b", "c", "d"), (-1, 0, 1, 1), (0, 1, 2, 3))
 STAR = pg.Skeleton("star", tuple(f"j{k}" for k in range(25)), (-1, *(0,) * 24), tuple(range(25)))  # 24 parts
 ONE_BONE = pg.Skeleton("stick", ("a", "b"), (-1, 0), (0, 1))
-
-
-@pytest.fixture(autouse=True)
-def _unwritten_memory_is_nan() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True, warn_only=True)  # fills new memory with NaN
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @dataclass(frozen=True)
@@ -344,6 +338,7 @@ def test_part_gradients_of_two_runs_are_equal_bit_for_bit() -> None:
 def registered() -> list[tuple[object, tuple[object, ...]]]:
     """Every operator that a kernel is registered under, with arguments to call it with."""
     from posegeom.kernels import (
+        kinematics,
         maps_heatmaps,
         maps_limbs,
         maps_skeleton,
@@ -368,7 +363,22 @@ def registered() -> list[tuple[object, tuple[object, ...]]]:
     def maps(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=g, dtype=f64).to(DEVICE)
 
+    directions, angle, bones = (maps(*shape).requires_grad_() for shape in ((2, 1, 3), (2,), (2, 4)))
+    trunk = ([], [-1, 0, 0, 0, 2], [0, 1, 2, 3], "limb")
     return [
+        (kinematics._forward_kinematics, (directions, angle, bones, *trunk)),
+        (
+            kinematics._forward_kinematics,
+            (maps(2, 3, 3).requires_grad_(), None, None, [0.5] * 3, [-1, 0, 1, 1], [], "limb"),
+        ),
+        (
+            kinematics._forward_kinematics_backward,
+            (maps(2, 5, 3), directions.detach(), angle.detach(), bones.detach(), *trunk),
+        ),
+        (
+            kinematics._forward_kinematics_backward,
+            (maps(2, 4, 3), maps(2, 3, 3), None, None, [0.5] * 3, [-1, 0, 1, 1], [], "canonical"),
+        ),
         (maps_heatmaps._joint_heatmaps, (p, joint, joint, 0.0, 5, 6, f64)),
         (maps_heatmaps._joint_heatmaps, (p, None, None, 0.5, 5, 6, f64)),
         (maps_heatmaps._joint_heatmaps_backward, (maps(2, 4, 5, 6), p.detach(), None, joint.detach(), 0.5)),
@@ -399,7 +409,7 @@ def registered() -> list[tuple[object, tuple[object, ...]]]:
 @with_kernels
 def test_registered_operators_pass_opcheck() -> None:
     operators = registered()
-    assert len({id(operator) for operator, _ in operators}) == 14
+    assert len({id(operator) for operator, _ in operators}) == 16
     for operator, arguments in operators:
         torch.library.opcheck(operator, arguments)
 

@@ -101,7 +101,11 @@ def build(kernel, constants, warps, compute, io, capability):
             signature[name] = "fp32" if name.endswith(("_high", "_low")) else "i32"
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, constexprs=places)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    return triton.compile(
+        source,
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_warps": warps, "enable_fp_fusion": "kinematics" not in kernel.__name__},
+    )
 
 
 def fewer():

@@ -14,14 +14,17 @@ from torch import Tensor
 import posegeom as pg
 from tests.cases import DEVICE, INTERPRETED
 
-pytestmark = pytest.mark.skipif(
-    not INTERPRETED and DEVICE == "cpu", reason="Triton kernels need a GPU or TRITON_INTERPRET=1"
-)
+pytestmark = [
+    pytest.mark.usefixtures("unwritten_memory_is_nan"),
+    pytest.mark.skipif(not INTERPRETED and DEVICE == "cpu", reason="Triton kernels need a GPU or TRITON_INTERPRET=1"),
+]
 SEED = random.randrange(2**31)
 CHAIN = pg.Skeleton("chain", tuple(f"j{k}" for k in range(12)), tuple(range(-1, 11)), tuple(range(12)))
 # The root is not the first joint, and children come before their parents.
 BACKWARDS = pg.Skeleton("backwards", ("a", "b", "c", "d", "e"), (1, 2, 3, -1, 2), (0, 1, 2, 3, 4))
 ONE = pg.Skeleton("one", ("a",), (-1,), (0,))
+CROSS = pg.Skeleton("cross", ("a", "b", "c", "d"), (-1, 0, 0, 0), (0, 1, 3, 2), trunk=pg.Trunk(0, 1, 2, 3))
+TWO = pg.Skeleton("two", ("a", "b"), (-1, 0), (0, 1))
 SKELETONS = [pg.BODY_17, pg.HAND_21, CHAIN, BACKWARDS]
 
 
@@ -48,7 +51,11 @@ def both(
         joints = pg.forward_kinematics(directions, hip_angle, skeleton, lengths, frame, backend)
         pull = torch.randn(joints.shape, generator=torch.Generator().manual_seed(SEED)).to(DEVICE, kept)
         active = [value for value in inputs if value is not None]
-        found.append([joints, *torch.autograd.grad(joints, active, pull)])
+        gradients = torch.autograd.grad(joints, active, pull, allow_unused=True)
+        # A tree whose joints all belong to the trunk uses no direction.
+        found.append(
+            [joints, *(torch.zeros_like(a) if g is None else g for g, a in zip(gradients, active, strict=True))]
+        )
     return found[0], found[1]
 
 
@@ -112,14 +119,41 @@ def test_a_skeleton_of_one_joint_is_at_the_origin():
     assert torch.equal(joints, torch.zeros(2, 1, 3, device=DEVICE))
 
 
-def test_a_nan_stays_in_the_limbs_that_hang_on_it():
-    directions = torch.randn(2, 13, 3, device=DEVICE)
+def test_a_nan_goes_where_the_formula_has_it():
+    directions, hip_angle, lengths = (value.float() for value in given(pg.BODY_17, 7) if value is not None)
     elbow = pg.BODY_17.free_joints.index(pg.BODY_17.index("left_elbow"))
-    directions[1, elbow, 1] = float("nan")
-    joints = pg.forward_kinematics(directions, torch.zeros(2, device=DEVICE), pg.BODY_17, backend="triton")
-    lost = {name for name, row in zip(pg.BODY_17.joints, joints[1], strict=True) if bool(row.isnan().any())}
-    assert lost == {"left_elbow", "left_wrist"}
-    assert bool(joints[0].isfinite().all())
+    nan = float("nan")
+    for sample, row in enumerate(((nan, 0, 0), (0, nan, nan), (1, nan, 2), (float("inf"), 1, 0))):
+        directions[sample, elbow] = torch.tensor(row)
+    hip_angle[4], lengths[5, 3] = nan, nan
+    found = []
+    for backend in ("triton", "torch"):
+        inputs = [value.clone().requires_grad_() for value in (directions, hip_angle, lengths)]
+        joints = pg.forward_kinematics(inputs[0], inputs[1], pg.BODY_17, inputs[2], backend=backend)
+        pull = torch.linspace(1, 2, joints.numel(), device=DEVICE).view_as(joints)
+        found.append([value.isnan() for value in (joints, *torch.autograd.grad(joints, inputs, pull))])
+    for kernel, plain in zip(*found, strict=True):
+        assert torch.equal(kernel, plain)
+    joints = found[0][0]
+    assert bool(joints[:6].any(-1).any(-1).all())
+    assert not bool(joints[6].any())
+
+
+@pytest.mark.parametrize("skeleton", [CROSS, TWO], ids=lambda skeleton: skeleton.name)
+def test_the_smallest_trees(skeleton):
+    assert_near(*both(skeleton, given(skeleton, 1), torch.float64), 1e-12)
+
+
+def test_the_hip_angle_and_the_lengths_may_be_of_another_dtype():
+    directions, hip_angle, lengths = (value for value in given(pg.BODY_17, 3) if value is not None)
+    results = []
+    for backend in ("triton", "torch"):
+        inputs = [directions.float().requires_grad_(), hip_angle.requires_grad_(), lengths.half().requires_grad_()]
+        joints = pg.forward_kinematics(inputs[0], inputs[1], pg.BODY_17, inputs[2], backend=backend)
+        found = torch.autograd.grad(joints, inputs, torch.ones_like(joints))
+        assert [value.dtype for value in found] == [torch.float32, torch.float64, torch.float16]
+        results.append([joints.detach(), *found])
+    assert_near(results[0], [value.double() for value in results[1]], 1e-3)
 
 
 def test_a_measured_pose_comes_back_even_where_thighs_lie_along_the_axis():
@@ -135,12 +169,14 @@ def test_a_measured_pose_comes_back_even_where_thighs_lie_along_the_axis():
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="PyTorch's square root on a CPU is not rounded to the nearest")
-def test_every_bit_is_that_of_the_plain_form():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_bit_of_the_joints_is_that_of_the_plain_form(dtype):
     directions, _, lengths = given(pg.HAND_21, 1000)
     assert directions is not None
     assert lengths is not None
+    directions[::7] = torch.tensor([1.0, 1e-7, 0.0], device=DEVICE).double()  # at the threshold of the fallback
     plain, kernel = (
-        pg.forward_kinematics(directions.float(), None, pg.HAND_21, lengths.float(), backend=backend)
+        pg.forward_kinematics(directions.to(dtype), None, pg.HAND_21, lengths.to(dtype), backend=backend)
         for backend in ("torch", "triton")
     )
     assert torch.equal(plain, kernel)

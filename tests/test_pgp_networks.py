@@ -17,6 +17,7 @@ pytest.importorskip("torchvision")
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.pgp.configuration import NetworkConfig
 from posegeom_models.pgp.networks import ChannelwiseFC, PgpNetworks, Residual
+from posegeom_models.pgp.recipe import predict
 from posegeom_models.pgp.synthesis import part_labels, transfer, turned_views
 from posegeom_models.poses import Pose
 
@@ -145,6 +146,30 @@ def test_lifted_branches_see_key_points_alone_and_the_figure_at_one_size() -> No
     torch.testing.assert_close(encoder.lift(found).points, seen.points)
 
 
+def test_a_mirror_image_has_the_mirrored_key_points_where_both_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    networks = PgpNetworks(replace(SMALL, lifted=True, mirrored=True)).eval()
+    found: list[Tensor] = []
+    lift = networks.encoder.lift
+
+    def noted(points: Tensor) -> Pose:
+        found.append(points)
+        return lift(points)
+
+    monkeypatch.setattr(networks.encoder, "lift", noted)
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        told = predict(networks, images)
+        networks(images.flip(-1))
+        networks.encoder.pose(images)
+    both, of_mirrored, one = found
+    torch.testing.assert_close(of_mirrored, pg.flip_joints(both, pg.BODY_17, width=32))
+    torch.testing.assert_close(told.points, lift(both).points)
+    assert not torch.allclose(one, both, atol=1e-3)
+    with pytest.raises(ValueError, match="mirrored takes means of key points"):
+        replace(SMALL, mirrored=True)
+
+
 def test_a_standardized_appearance_is_never_the_same_for_everybody() -> None:
     torch.manual_seed(0)
     images = torch.rand(8, 3, 1, 1).expand(8, 3, 32, 32)  # people of one colour each
@@ -259,7 +284,7 @@ def test_labels_are_numbered_like_the_rendered_benchmarks() -> None:
 
 
 def test_the_part_maps_join_at_every_level(networks: PgpNetworks) -> None:
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
     blocks = [part for part in networks.decoder.modules() if isinstance(part, Residual)]
     for block in blocks:
         block.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0][:, -12:]))

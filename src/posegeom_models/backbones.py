@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from posegeom.kinematics import flip_joints
 from posegeom.maps import soft_argmax
+from posegeom.skeleton import Skeleton
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 """ResNet stages, of stride 4, 8, 16 and 32. Caffe's res4f is the end of layer3."""
@@ -141,6 +143,22 @@ class KeyPyramid(nn.Module):
         places = soft_argmax(logits) / torch.tensor([width, height], device=logits.device) - 0.5
         peaks = logits.flatten(2).softmax(-1).amax(-1)
         return torch.cat((places.flatten(1), peaks, deepest.float()), dim=1), logits
+
+
+def key_points(heat: Tensor, size: int) -> Tensor:
+    """(B, J, 2) expected positions, in pixels of images of a size, under the softmax of heatmaps (B, J, h, w)."""
+    return (soft_argmax(heat) + 0.5) * (size / heat.shape[-1]) - 0.5
+
+
+def key_points_both_ways(trunk: KeyPyramid, images: Tensor, skeleton: Skeleton) -> tuple[Tensor, Tensor]:
+    """Means of the key points of images (B, 3, H, W) and of their mirror images, (B, J, 2); and the images' heatmaps.
+
+    The network's first J maps are of the skeleton's joints.
+    """
+    size, joints = images.shape[-1], len(skeleton.joints)
+    heat, mirrored = (trunk(seen)[1][:, :joints] for seen in (images, images.flip(-1)))
+    back = flip_joints(key_points(mirrored, size), skeleton, width=size)
+    return (key_points(heat, size) + back) / 2, heat
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -355,7 +355,7 @@ def to_device(recipe: Recipe[Batch], device: torch.device) -> None:
     """Move a recipe's networks, and with them what its optimizers remember: Adagrad has its sums from the beginning."""
     recipe.networks.to(device)
     for optimizer in recipe.optimizers.values():
-        # Loading puts every value where its parameter is now.
+        # Loading puts every sum and mean where its parameter is now.
         optimizer.load_state_dict(optimizer.state_dict())
 
 

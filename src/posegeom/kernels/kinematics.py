@@ -1,14 +1,14 @@
 """Triton kernels of `forward_kinematics`.
 
 In PyTorch a skeleton's chain of frames is some seven hundred small operations forward and backward, which on a GPU are
-launches and nothing else. Here a lane follows one sample along the tree. Every operation is rounded as PyTorch rounds
-it and in the same order: `local_directions` measures a pose with plain operations, and a limb near the threshold of its
-frame's fallback has to turn the same way again.
+launches and nothing else. Here a lane follows one sample along the tree. On the way forward every operation is rounded
+as PyTorch rounds it, and in the same order: `local_directions` measures a pose with plain operations, and a limb near
+the threshold of its frame's fallback has to turn the same way again.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -58,7 +58,8 @@ def _length(x, y, z):
 @triton.jit
 def _unit(x, y, z, COMPUTE: tl.constexpr):
     """A vector's direction, its length, and whether that counts as zero; the direction is then that of x."""
-    size = tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z))
+    size = tl.maximum(tl.abs(x), tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
+    size = tl.maximum(size, tl.abs(z), propagate_nan=tl.PropagateNan.ALL)
     zero = size < tl.full((), _TINY, COMPUTE)
     scale = tl.where(zero, 1.0, size)
     x = tl.where(zero, 1.0, _quotient(x, scale))
@@ -174,15 +175,16 @@ def _limbs(directions, cos, sin, table, limbs, sample, real, samples, rows, free
             tl.where(framed != 0, turned_z, z),
         )
         # The three joints of the trunk: up, and both ends of the hip line.
-        side = tl.where(place == -1, 0.0, tl.where(place == -2, 1.0, -1.0))
+        side = tl.where(place == -2, 1.0, -1.0)
         x = tl.where(place < 0, 0.0, x)
-        y = tl.where(place < 0, side * cos, y)
+        y = tl.where(place < 0, tl.where(place == -1, 0.0, side * cos), y)
         z = tl.where(place < 0, tl.where(place == -1, 1.0, side * sin), z)
         _store_three(limbs + joint * 3 * samples + sample, samples, real, x, y, z)
         tl.debug_barrier()
 
 
-@triton.jit
+# Counts are never constants of a kernel, as 1 and multiples of 16 would be: a last, smaller batch compiles nothing.
+@triton.jit(do_not_specialize=["samples", "rows", "free", "length_step", "root"])
 def _forward_kinematics_fwd_kernel(
     directions,
     hip_angle,
@@ -200,6 +202,7 @@ def _forward_kinematics_fwd_kernel(
     COMPUTE: tl.constexpr,
 ):
     """Joints of 32 samples."""
+    samples = samples.to(tl.int64)  # and with it all offsets
     sample = tl.program_id(0).to(tl.int64) * _LANES + tl.arange(0, _LANES)
     real = sample < samples
     cos, sin = _hip(hip_angle, sample, real, HAS_HIP, COMPUTE)
@@ -218,7 +221,7 @@ def _forward_kinematics_fwd_kernel(
         tl.debug_barrier()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["samples", "rows", "free", "length_step"])
 def _forward_kinematics_bwd_kernel(
     gradient,
     directions,
@@ -241,6 +244,7 @@ def _forward_kinematics_bwd_kernel(
 
     pulls (J, 6, samples), on positions and limbs, are zeros at first.
     """
+    samples = samples.to(tl.int64)  # and with it all offsets
     sample = tl.program_id(0).to(tl.int64) * _LANES + tl.arange(0, _LANES)
     real = sample < samples
     cos, sin = _hip(hip_angle, sample, real, HAS_HIP, COMPUTE)
@@ -326,7 +330,7 @@ def _rows(parents: tuple[int, ...], trunk: tuple[int, ...], frame: str) -> tuple
     return tuple(numbers)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers on a device, copied there once."""
     return torch.tensor(values, dtype=dtype, device=device)
@@ -382,7 +386,7 @@ def _(directions, hip_angle, lengths, own, parents, trunk, frame):
 def _forward_kinematics_backward(gradient, directions, hip_angle, lengths, own, parents, trunk, frame):
     batch, count, dtype = directions.shape[:-2], len(parents), compute_dtype(directions)
     by_directions = torch.empty_like(directions, memory_format=torch.contiguous_format)
-    by_hip_angle = directions.new_empty(batch, dtype=dtype)
+    by_hip_angle = directions.new_empty(0 if hip_angle is None else batch, dtype=dtype)
     by_lengths = directions.new_empty((*batch, count - 1), dtype=dtype)
     samples = batch.numel()
     if samples == 0:
@@ -419,7 +423,7 @@ def _(gradient, directions, hip_angle, lengths, own, parents, trunk, frame):
     batch, dtype = directions.shape[:-2], compute_dtype(directions)
     return (
         torch.empty_like(directions, memory_format=torch.contiguous_format),
-        directions.new_empty(batch, dtype=dtype),
+        directions.new_empty(0 if hip_angle is None else batch, dtype=dtype),
         directions.new_empty((*batch, len(parents) - 1), dtype=dtype),
     )
 

@@ -107,7 +107,7 @@ def direction(x, y):
 
     Scaled by the larger component, the square neither under- nor overflows.
     """
-    size = tl.maximum(tl.abs(x), tl.abs(y))
+    size = tl.maximum(tl.abs(x), tl.abs(y), propagate_nan=tl.PropagateNan.ALL)
     zero = size < _TINY
     scale = tl.where(zero, 1.0, size)
     x, y = tl.where(zero, 1.0, x / scale), tl.where(zero, 0.0, y / scale)

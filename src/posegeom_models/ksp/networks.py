@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom.frames import rotate
-from posegeom_models.backbones import ConvolutionStack, KeyPyramid, ResNetTrunk, halvings_of
+from posegeom_models.backbones import (
+    ConvolutionStack,
+    KeyPyramid,
+    ResNetTrunk,
+    halvings_of,
+    key_points,
+    key_points_both_ways,
+)
 from posegeom_models.poses import Pose, branch, lifting_branch
 from posegeom_models.ranges import check_choices, check_numbers
 
@@ -119,7 +126,7 @@ class PoseEncoder(nn.Module):
             features, logits = self.trunk(images)
             heat = logits[:, : len(self.skeleton.joints)]
             if self.config.lifted:
-                return self.lift(self._key_points(heat))._replace(heat=heat)
+                return self.lift(key_points(heat, self.config.size))._replace(heat=heat)
         else:
             features = nn.functional.adaptive_avg_pool2d(self.trunk(images), self.config.pool).flatten(1)
         return self._pose(features)._replace(heat=heat)
@@ -127,10 +134,8 @@ class PoseEncoder(nn.Module):
     def both_ways(self, images: Tensor) -> Pose:
         """The pose for the means of the key points of images and of their mirror images; `config.lifted` only."""
         assert isinstance(self.trunk, KeyPyramid)  # the configuration's check
-        _, heat = self.trunk(images)
-        _, mirrored = self.trunk(images.flip(-1))
-        back = pg.flip_joints(self._key_points(mirrored), self.skeleton, width=self.config.size)
-        return self.lift((self._key_points(heat) + back) / 2)._replace(heat=heat)
+        points, heat = key_points_both_ways(self.trunk, images, self.skeleton)
+        return self.lift(points)._replace(heat=heat)
 
     def beside(self, images: Tensor, points: Tensor) -> tuple[Pose, Pose]:
         """The poses in images (B, 3, H, W), and those that the branches take key points (M, J, 2) for, in one pass.
@@ -139,17 +144,13 @@ class PoseEncoder(nn.Module):
         """
         assert isinstance(self.trunk, KeyPyramid)  # the configuration's check
         _, heat = self.trunk(images)
-        both = self.lift(torch.cat((self._key_points(heat), points)))
+        both = self.lift(torch.cat((key_points(heat, self.config.size), points)))
         count = len(images)
         seen, given = (
             Pose(both.joints[rows], both.rotation[rows], both.translation[rows], both.points[rows])
             for rows in (slice(count), slice(count, None))
         )
         return seen._replace(heat=heat), given
-
-    def _key_points(self, heat: Tensor) -> Tensor:
-        """(B, J, 2) pixels of the image, of heatmaps (B, J, h, w)."""
-        return (pg.soft_argmax(heat) + 0.5) * (self.config.size / heat.shape[-1]) - 0.5
 
     def lift(self, points: Tensor) -> Pose:
         """Key points (B, J, 2) in pixels to the pose that the branches take them for; `config.lifted` only."""

@@ -51,6 +51,8 @@ class NetworkConfig:
         lifted: the pose's branches see the joints' key points and nothing else of the image, so that they also learn
             from poses of D_z that nobody has drawn; 2D labels and L_I^u, which tell no depth, leave them alone. Needs
             the pyramid. The paper: False.
+        mirrored: at test time, key points are the means of those of the image and of its mirror image. Needs lifted.
+            The paper: False.
         background: BG_c, the grey behind the people that D_I draws; not given in the paper.
         ablation: "without_fk" predicts the joints directly, in the camera's axes (Table 3, first row).
     """
@@ -72,6 +74,7 @@ class NetworkConfig:
     far: float = 3.0
     puppet: Path | None = None
     lifted: bool = False
+    mirrored: bool = False
     background: float = 0.0
     ablation: str = "none"
 
@@ -90,6 +93,8 @@ class NetworkConfig:
         halvings = halvings_of(self.size, self.stride, self.decoder_widths)
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone}")
+        if self.mirrored and not self.lifted:
+            raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
         if self.backbone == "pyramid":
             if len(self.appearance_widths) < halvings:
                 raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 import posegeom as pg
 from posegeom.frames import rotate
-from posegeom_models.backbones import STAGES, ConvolutionStack, KeyPyramid, ResNetTrunk
+from posegeom_models.backbones import (
+    STAGES,
+    ConvolutionStack,
+    KeyPyramid,
+    ResNetTrunk,
+    key_points,
+    key_points_both_ways,
+)
 from posegeom_models.pgp.configuration import NetworkConfig
 from posegeom_models.poses import Pose, branch, lifting_branch, standing
 
@@ -149,8 +156,13 @@ class Encoder(nn.Module):
         heat = logits[:, : len(self.skeleton.joints)]
         if not self.config.lifted:
             return self._pose(features, heat)
-        cells = pg.soft_argmax(heat)
-        return self.lift((cells + 0.5) * (self.config.size / heat.shape[-1]) - 0.5)._replace(heat=heat)
+        return self.lift(key_points(heat, self.config.size))._replace(heat=heat)
+
+    def both_ways(self, images: Tensor) -> Pose:
+        """The pose for the means of the key points of images and of their mirror images; `config.lifted` only."""
+        assert isinstance(self.trunk, KeyPyramid)  # the configuration's check
+        points, heat = key_points_both_ways(self.trunk, images, self.skeleton)
+        return self.lift(points)._replace(heat=heat)
 
     def lift(self, points: Tensor) -> Pose:
         """Key points (B, J, 2) in pixels to the pose that the branches take them for; `config.lifted` only.
@@ -354,8 +366,7 @@ class PgpNetworks(nn.Module):
 
     def forward(self, images: Tensor) -> Pose:
         """The test-time path: an image to its pose."""
-        pose: Pose = self.encoder.pose(images)
-        return pose
+        return self.encoder.both_ways(images) if self.config.mirrored else self.encoder.pose(images)
 
 
 def _share_of_limbs(puppet: pg.Puppet) -> Tensor:

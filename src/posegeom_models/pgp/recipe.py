@@ -189,7 +189,9 @@ def _halves(value: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
 def predict(networks: nn.Module, images: Tensor) -> Prediction:
     """The pose in images (B, 3, H, W), the parts of ŷ, which knows the person's shape, and of y_p, which does not."""
     assert isinstance(networks, PgpNetworks)
-    pose, appearance = networks.encoder(images)
+    encoder = networks.encoder
+    both_ways = networks.config.mirrored
+    pose, appearance = (encoder.both_ways(images), encoder.appearance(images)) if both_ways else encoder(images)
     shaped, unshaped = part_labels(networks, pose, appearance)
     return Prediction(pose.in_camera, pose.points, shaped, unaware=unshaped)
 
