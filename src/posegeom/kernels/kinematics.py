@@ -336,6 +336,17 @@ def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
     return torch.tensor(values, dtype=dtype, device=device)
 
 
+def _given(directions, hip_angle, lengths, own, parents, trunk, frame):
+    """What both kernels read: directions, hip angle, lengths and the table."""
+    device = directions.device
+    return (
+        directions.contiguous(),
+        directions if hip_angle is None else hip_angle.contiguous(),
+        _constant(tuple(own), compute_dtype(directions), device) if lengths is None else lengths.contiguous(),
+        index_table(_rows(tuple(parents), tuple(trunk), frame), device),
+    )
+
+
 @torch.library.custom_op(
     "posegeom::forward_kinematics",
     mutates_args=(),
@@ -348,14 +359,10 @@ def _forward_kinematics(directions, hip_angle, lengths, own, parents, trunk, fra
     samples = batch.numel()
     if samples == 0:
         return joints
-    device = directions.device
     limbs, positions = directions.new_empty((2, count, 3, samples), dtype=dtype)
     with on_device(directions):
         _forward_kinematics_fwd_kernel[(triton.cdiv(samples, LANES),)](
-            directions.contiguous(),
-            directions if hip_angle is None else hip_angle.contiguous(),
-            _constant(tuple(own), dtype, device) if lengths is None else lengths.contiguous(),
-            index_table(_rows(tuple(parents), tuple(trunk), frame), device),
+            *_given(directions, hip_angle, lengths, own, parents, trunk, frame),
             limbs,
             positions,
             joints,
@@ -391,16 +398,12 @@ def _forward_kinematics_backward(gradient, directions, hip_angle, lengths, own, 
     samples = batch.numel()
     if samples == 0:
         return by_directions, by_hip_angle, by_lengths
-    device = directions.device
     limbs = directions.new_empty((count, 3, samples), dtype=dtype)
     pulls = directions.new_zeros((count, 6, samples), dtype=dtype)
     with on_device(directions):
         _forward_kinematics_bwd_kernel[(triton.cdiv(samples, LANES),)](
             gradient.contiguous(),
-            directions.contiguous(),
-            directions if hip_angle is None else hip_angle.contiguous(),
-            _constant(tuple(own), dtype, device) if lengths is None else lengths.contiguous(),
-            index_table(_rows(tuple(parents), tuple(trunk), frame), device),
+            *_given(directions, hip_angle, lengths, own, parents, trunk, frame),
             limbs,
             pulls,
             by_directions,
