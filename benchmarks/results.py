@@ -105,7 +105,9 @@ def temporal_row(config: Row) -> tuple[str, float | None]:
     network = config["network"]
     found = network["detector"] != "none"
     name = ROWS_OF_003[config["contrast"], config["disentangle"], found, network["decoder"], network["split"]]
-    name += ", anywhere" if config["data"]["anywhere"] > 0 else ""
+    data = config["data"]
+    name += ", anywhere" if data["anywhere"] > 0 else ""
+    name += f", clips of {data['frames'] / data['frame_rate']:g} s"
     return f"{name}, {100 * config['labelled_share']:g} % labels", None
 
 
