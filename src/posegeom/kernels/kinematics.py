@@ -29,10 +29,8 @@ LANES = 32
 
 _LANES, _TINY, _PARALLEL = tl.constexpr(LANES), tl.constexpr(TINY), tl.constexpr(PARALLEL)
 
-ROW = 5
-"""Numbers of a joint in the table: itself, its parent, its direction (or which trunk joint), framed, its bone."""
-
-_TOP, _LEFT, _RIGHT = -1, -2, -3
+_TOP, _LEFT, _RIGHT = tl.constexpr(-1), tl.constexpr(-2), tl.constexpr(-3)
+"""Places of the trunk's joints, which have no direction."""
 
 
 @triton.jit
@@ -127,7 +125,7 @@ def _axes(ax, ay, az, COMPUTE: tl.constexpr):
 
 @triton.jit
 def _row(table, number):
-    """Joint, parent, place, framed and bone of a row of the table."""
+    """Of a row of the table: joint, parent, place (of its direction, or in the trunk), framed, and bone."""
     here = table + 5 * number
     return tl.load(here), tl.load(here + 1), tl.load(here + 2), tl.load(here + 3), tl.load(here + 4)
 
@@ -175,10 +173,10 @@ def _limbs(directions, cos, sin, table, limbs, sample, real, samples, rows, free
             tl.where(framed != 0, turned_z, z),
         )
         # The three joints of the trunk: up, and both ends of the hip line.
-        side = tl.where(place == -2, 1.0, -1.0)
+        side = tl.where(place == _LEFT, 1.0, -1.0)
         x = tl.where(place < 0, 0.0, x)
-        y = tl.where(place < 0, tl.where(place == -1, 0.0, side * cos), y)
-        z = tl.where(place < 0, tl.where(place == -1, 1.0, side * sin), z)
+        y = tl.where(place < 0, tl.where(place == _TOP, 0.0, side * cos), y)
+        z = tl.where(place < 0, tl.where(place == _TOP, 1.0, side * sin), z)
         _store_three(limbs + joint * 3 * samples + sample, samples, real, x, y, z)
         tl.debug_barrier()
 
@@ -264,8 +262,8 @@ def _forward_kinematics_bwd_kernel(
         by_length = px * limb_x + py * limb_y + pz * limb_z
         tl.store(by_lengths + sample * rows + bone, by_length.to(by_lengths.dtype.element_ty), mask=real)
         gx, gy, gz = gx + length * px, gy + length * py, gz + length * pz
-        side = tl.where(place == -2, 1.0, tl.where(place == -3, -1.0, 0.0))
-        by_hip += tl.where(place < -1, side * (gz * cos - gy * sin), 0.0)
+        side = tl.where(place == _LEFT, 1.0, -1.0)
+        by_hip += tl.where((place == _LEFT) | (place == _RIGHT), side * (gz * cos - gy * sin), 0.0)
         # Through the frame of the parent limb, to the direction and to that limb.
         source = directions + (sample * free + tl.maximum(place, 0)) * 3
         x, y, z = _three(source, 1, told, COMPUTE)
@@ -315,11 +313,11 @@ def _tree(parents: tuple[int, ...], trunk: tuple[int, ...]) -> Skeleton:
 
 @cache
 def _rows(parents: tuple[int, ...], trunk: tuple[int, ...], frame: str) -> tuple[int, ...]:
-    """The table: `ROW` numbers for each joint but the root, parents before their children."""
+    """The table: five numbers for each joint but the root, parents before their children."""
     tree = _tree(parents, trunk)
     place = {joint: number for number, joint in enumerate(tree.free_joints)}
     if tree.trunk is not None:
-        place |= {tree.trunk.top: _TOP, tree.trunk.left: _LEFT, tree.trunk.right: _RIGHT}
+        place |= {tree.trunk.top: _TOP.value, tree.trunk.left: _LEFT.value, tree.trunk.right: _RIGHT.value}
     bone = {child: number for number, (_, child) in enumerate(tree.bones)}
     numbers: list[int] = []
     for level in tree.levels[1:]:
