@@ -542,6 +542,21 @@ def test_pictures_are_drawn_in_both_stages(data: ImageposeData) -> None:
     assert later.shape == (3, 4 * 32, 4 * 32)
 
 
+def test_a_mirror_image_has_the_mirrored_pose_where_both_are_looked_at() -> None:
+    plain = ImageposeNetworks(CONFIG).eval()
+    both = ImageposeNetworks(replace(CONFIG, image=replace(CONFIG.image, mirrored=True))).eval()
+    both.load_state_dict(plain.state_dict())
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        one, mean, of_mirrored = plain(images), both(images), both(images.flip(-1))
+    flipped = pg.flip_joints(mean.points, plain.skeleton, width=32)
+    torch.testing.assert_close(of_mirrored.points, flipped, rtol=1e-4, atol=1e-4)
+    # The pose is lifted from the mean, and what Φ draws of the image is shown as it is.
+    torch.testing.assert_close(mean.joints, plain.lifting(plain.normalised(mean.points))[0])
+    torch.testing.assert_close(mean.skeleton_image, one.skeleton_image)
+    assert not torch.allclose(one.points, mean.points, atol=1e-3)
+
+
 def test_networks_of_a_hand_have_its_joints() -> None:
     networks = ImageposeNetworks(replace(CONFIG, skeleton="HAND_21")).eval()
     with torch.no_grad():
@@ -561,7 +576,8 @@ def test_networks_of_a_hand_have_its_joints() -> None:
         (lambda: replace(CONFIG, more_images="A"), "more_images"),
         (lambda: replace(CONFIG, omega_poses=6), "omega_poses"),
         (lambda: replace(CONFIG, poses=8, omega_poses=12), "omega_poses"),
-        (lambda: replace(CONFIG, skeleton="HAND_21", mirrored=True), "mirrored"),
+        (lambda: replace(CONFIG, skeleton="HAND_21", mirrored=True), "^mirrored"),
+        (lambda: replace(CONFIG, skeleton="HAND_21", image=replace(CONFIG.image, mirrored=True)), "image.mirrored"),
         (lambda: replace(CONFIG, lengths="mine"), "lengths"),
         (lambda: replace(CONFIG, lifter_rate=0.0), "lifter_rate"),
         (lambda: replace(CONFIG, drawn_from=2.0), "drawn_from"),

@@ -125,7 +125,10 @@ class ImageposeConfig:
             raise ValueError(f"omega_poses must be at most poses, {self.poses}, got {self.omega_poses}")
         if not 0 < self.prior_share < 1:
             raise ValueError(f"prior_share must be between 0 and 1, got {self.prior_share}")
-        if self.mirrored and SKELETONS[self.skeleton].mirror == tuple(range(len(SKELETONS[self.skeleton].joints))):
-            raise ValueError(f"mirrored needs a skeleton with a left and a right side, got {self.skeleton}")
+        skeleton = SKELETONS[self.skeleton]
+        if skeleton.mirror == tuple(range(len(skeleton.joints))):
+            for name, mirrored in (("mirrored", self.mirrored), ("image.mirrored", self.image.mirrored)):
+                if mirrored:
+                    raise ValueError(f"{name} needs a skeleton with a left and a right side, got {self.skeleton}")
         check_numbers(self, "positive", "prior_rate", "learning_rate", "lifter_rate", "sigma")
         check_numbers(self, "in [0, 1]", "bones_from", "elevation_from", "drawn_from")

@@ -29,6 +29,7 @@ class ImageConfig:
             further away.
         sides: κ has three channels, see `channels_of`. The paper: one, in which a pose looks like itself with left and
             right exchanged.
+        mirrored: at test time, points are the means of those of the image and of its mirror image. The paper: False.
     """
 
     size: int = 128
@@ -38,6 +39,7 @@ class ImageConfig:
     gamma: float = 0.224
     power: int = 2
     sides: bool = False
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 8:

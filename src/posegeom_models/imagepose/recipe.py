@@ -80,6 +80,9 @@ class ImageposeNetworks(nn.Module):
         """The test-time path (§3.1): images (B, 3, S, S) in [0, 1] to their poses."""
         skeleton_image = self.phi(2 * images - 1)
         points = self.omega(skeleton_image).float()
+        if self.config.mirrored:
+            mirrored = self.omega(self.phi(2 * images.flip(-1) - 1)).float()
+            points = (points + pg.flip_joints(mirrored, self.skeleton, width=self.config.size)) / 2
         return Pose(skeleton_image, points, *self.lifting(self.normalised(points)))
 
 
