@@ -106,7 +106,9 @@ def test_more_labels_make_better_poses_of_codes_that_hold_them() -> None:
     test = codes_of(networks, reel, others), reel.joints[others]
     before = {name: value.clone() for name, value in networks.state_dict().items()}
     noise = torch.get_rng_state()
-    curve = label_curve(networks, config, (reel, numbers), test, (1.0, 0.02), 150)
+    told: list[int] = []
+    curve = label_curve(networks, config, (reel, numbers), test, (1.0, 0.02), 150, progress=told.append)
+    assert told == list(range(1, 301))
     assert [curve[share].labels for share in (1.0, 0.02)] == [300, 6]
     assert curve[1.0].n_mpjpe < 0.8 * curve[0.02].n_mpjpe
     mean = reel.joints[:300].mean(0).expand(100, -1, -1)

@@ -86,7 +86,7 @@ def test_synthesize_draws_swaps_and_side_views(run: Path, tmp_path: Path) -> Non
 
 def test_analyze_writes_what_the_codes_hold(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["analyze", str(run), "--clips", "4", "--every", "15", "--labels", "24", "--steps", "5", "--distances", "9"]
-    assert main(words) == 0
+    assert main([*words, "--shares", "[0.14, 1.0]"]) == 0
     said = capsys.readouterr().out
     assert "Clusters of codes against people, 12 frames" in said
     found = json.loads((run / "analysis" / "test.json").read_text())
@@ -95,10 +95,11 @@ def test_analyze_writes_what_the_codes_hold(run: Path, capsys: pytest.CaptureFix
     # In the run's own frames, of which its clips have eight.
     assert [value is None for value in distances] == [False] * 7 + [True] * 2
     assert 0 < distances[0] < distances[6]
-    assert [found["labels"]["variant"][share]["labels"] for share in ("0.14", "1.0")] == [3, 24]
+    assert {share: one["labels"] for share, one in found["labels"]["variant"].items()} == {"0.14": 3, "1.0": 24}
     assert found["labels"]["mean_pose"]["1.0"]["labels"] == 24
     assert "of a fall's acceleration" in " ".join(said.split())
     assert main(["analyze", str(run), "--every", "0"]) == 2
+    assert main(["analyze", str(run), "--shares", "[0.14, 1.4]"]) == 2
 
 
 def test_a_runs_weights_are_all_in_its_checkpoint(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

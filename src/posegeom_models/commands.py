@@ -179,7 +179,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
     if evaluate_poses is None:
         predict, constants = run.predictor(options.device), run.constants()
         reel, scored = _test_reel(run, options)
-        with _progress("evaluating", len(reel)) as advance:
+        with progress("evaluating", len(reel)) as advance:
             scores = evaluate(predict, reel, constants, options.batch, scored, advance, run.masked)
         of = [options.data, options.split]
         of += [options.domain or run.config.data.domain] if options.data == "rendered" else []
@@ -206,7 +206,7 @@ def run_evaluate(options: EvaluateOptions) -> Path:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar that is told how much is done."""
     from rich.progress import Progress
 

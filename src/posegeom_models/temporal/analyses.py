@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,6 +138,7 @@ def label_curve(
     shares: Sequence[float],
     steps: int,
     code: str = "variant",
+    progress: Callable[[int], None] | None = None,
 ) -> Mapping[float, Errors]:
     """Errors against the share of the labels that a fresh Φ learns from, on frozen codes (Tables 1, 3 to 5).
 
@@ -148,19 +150,25 @@ def label_curve(
         shares: of the labels, evenly spread.
         steps: of the second phase.
         code: "variant" or "invariant", the code that Φ reads.
+        progress: told how many steps are done, of all shares together.
     """
     reel, numbers = train
     codes, joints = test
     device = next(networks.parameters()).device
     found = {}
-    for share in shares:
+    for number, share in enumerate(shares):
         some = share_of(numbers, share)
-        phi = fit(networks, reel, some, config, steps, code)
+        further = None if progress is None else partial(_further, progress, number * steps)
+        phi = fit(networks, reel, some, config, steps, code, further)
         with torch.no_grad():
             variant, read = (value.to(device) for value in (codes.variant, getattr(codes, code)))
             said = phi(read, networks.points(variant)).cpu()
         found[share] = Errors.of(len(some), said, joints, networks.skeleton.root)
     return found
+
+
+def _further(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
 
 
 def gravity_offsets(networks: TemporalNetworks, reel: Reel, numbers: Tensor) -> Tensor:

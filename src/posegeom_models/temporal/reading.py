@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -67,7 +67,13 @@ def pose_terms(
 
 
 def fit(
-    networks: TemporalNetworks, reel: Reel, numbers: Tensor, config: TemporalConfig, steps: int, code: str = "variant"
+    networks: TemporalNetworks,
+    reel: Reel,
+    numbers: Tensor,
+    config: TemporalConfig,
+    steps: int,
+    code: str = "variant",
+    progress: Callable[[int], None] | None = None,
 ) -> PoseRegressor:
     """A fresh Φ that learns from some labelled frames as the second phase does, by `config`; nothing else learns.
 
@@ -78,6 +84,7 @@ def fit(
         config: of the second phase: rates, decay, batches, and how labelled frames are changed.
         steps: how many.
         code: "variant" or "invariant", the code that Φ reads.
+        progress: told how many steps are done.
     """
     device = next(networks.parameters()).device
     seed, size = config.training.seed, config.labelled_frames
@@ -96,4 +103,6 @@ def fit(
             optimizer.zero_grad()
             torch.stack([term for term in terms.values() if term.requires_grad]).sum().backward()
             optimizer.step()
+            if progress is not None:
+                progress(step + 1)
     return phi.eval()

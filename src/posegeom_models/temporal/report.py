@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from posegeom_models.commands import STANDARD
+from posegeom_models.commands import STANDARD, progress
 from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.shuffling import share_of
@@ -27,9 +27,6 @@ from posegeom_models.temporal.analyses import (
 from posegeom_models.temporal.configuration import TemporalConfig
 from posegeom_models.temporal.networks import Codes, TemporalNetworks
 
-SHARES = (0.003, 0.01, 0.14, 0.5, 1.0)
-"""Of the labels, as in 003's tables."""
-
 CAMERAS = (5.0, 10.0, 20.0, 40.0)
 """Metres between the camera and the fall, for the drift of its acceleration in the image."""
 
@@ -45,6 +42,7 @@ class AnalyzeOptions:
         every: take every how many-th frame of a clip.
         labels: so many training frames, spread evenly, that the label fractions are fractions of; 0: no curve.
             They are rendered anew.
+        shares: the label fractions, from either code where there are two.
         steps: of Φ, for each fraction; 0 for as many as the second phase of the run has.
         distances: greatest distance between two poses of a training video, in frames as `near` and `away` count them.
         device: cpu or cuda.
@@ -55,6 +53,7 @@ class AnalyzeOptions:
     clips: int = 0
     every: int = 3
     labels: int = 0
+    shares: tuple[float, ...] = (0.003, 0.01, 0.14, 0.5, 1.0)
     steps: int = 0
     distances: int = 40
     device: str = "cpu"
@@ -62,6 +61,8 @@ class AnalyzeOptions:
     def __post_init__(self) -> None:
         check_numbers(self, "at least 1", "every", "distances")
         check_numbers(self, "at least 0", "clips", "labels", "steps")
+        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+            raise ValueError(f"shares must be numbers above 0 and at most 1, got {list(self.shares)}")
         check_device(self.device)
 
 
@@ -114,9 +115,11 @@ def _curves(
     numbers = known if len(known) <= options.labels else share_of(known, options.labels / len(known))
     curves: dict[str, Any] = {}
     steps = options.steps or config.pose_steps
+    train, test = (taught, numbers), (codes, reel.joints)
     for name, here in codes._asdict().items():
         if here.shape[1]:
-            curve = label_curve(networks, config, (taught, numbers), (codes, reel.joints), SHARES, steps, name)
+            with progress(f"poses from the {name} code", steps * len(options.shares)) as done:
+                curve = label_curve(networks, config, train, test, options.shares, steps, name, done)
             curves[name] = {str(share): errors._asdict() for share, errors in curve.items()}
     root = networks.skeleton.root
     mean = (taught.joints[numbers] - taught.joints[numbers][:, root].unsqueeze(1)).mean(0)
