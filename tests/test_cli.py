@@ -85,6 +85,18 @@ def test_ctrl_c_ends_with_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "posegeom: interrupted\n"
 
 
+@pytest.mark.parametrize("said", ["No module named 'av'", "videos needs the package av: pip install av"])
+def test_a_package_that_is_not_there_is_one_sentence_with_what_to_install(monkeypatch, capsys, said):
+    def lacking(options):
+        raise ModuleNotFoundError(said)
+
+    monkeypatch.setattr("posegeom_models.demo.run_demo", lacking)
+    assert main(["demo"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"posegeom: {said}")
+    assert err.count("pip install") == err.count("\n") == 1
+
+
 def test_info_names_versions_and_devices(capsys):
     assert main(["info"]) == 0
     said = capsys.readouterr().out

@@ -20,12 +20,14 @@ pytest.importorskip("torchvision")
 
 from posegeom_models import checkpoints
 from posegeom_models.cli import main
+from posegeom_models.data.mpi_inf_3dhp import CAMERAS, PROTOCOL
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.drawing import save_video, to_bytes
 from posegeom_models.evaluation import Constants
 from posegeom_models.ksp.batches import KspData
 from posegeom_models.ksp.recipe import KspRecipe
 from posegeom_models.runs import MODELS, Run, find_config
+from tests import test_mpi_inf_3dhp as mpi
 from tests.test_human36m import NUMBERS, SIZES, fetched
 
 SMALLEST = """
@@ -396,6 +398,35 @@ def test_training_and_evaluating_on_a_data_set(
     with pytest.warns(UserWarning, match="1 of 4 sequences skipped"), pytest.warns(match="1 of 2 files skipped"):
         assert main([*evaluate, "--skip_broken", "true"]) == 0
     assert f"{3 * len(NUMBERS)} test frames" in capsys.readouterr().out
+
+
+def test_recordings_of_different_rates_are_trained_and_scored_on(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], no_motion_data: None
+) -> None:
+    """MPI-INF-3DHP has no one rate: training asks the videos, and no score asks."""
+    folder = mpi.train(tmp_path) / "imageSequence"
+    folder.mkdir()
+    video = folder / "video_0.avi"
+    save_video(
+        [np.full((2048, 2048, 3), 40 * number, np.uint8) for number in range(mpi.FRAMES)], tmp_path / "a.mp4", 50
+    )
+    (tmp_path / "a.mp4").rename(video)
+    for view in CAMERAS[1:]:
+        video.with_name(f"video_{view}.avi").hardlink_to(video)
+    for name in PROTOCOL.test:
+        images = mpi.recording(tmp_path, name).with_name("imageSequence")
+        images.mkdir()
+        Image.new("RGB", (1920, 1080) if name in ("TS5", "TS6") else (2048, 2048)).save(images / "img_000001.jpg")
+        for number in range(2, mpi.FRAMES + 1):
+            (images / f"img_{number:06d}.jpg").hardlink_to(images / "img_000001.jpg")
+    run = tmp_path / "run"
+    command = ["train", "ksp", "--config", str(config), "--out", str(run), "--quiet", "true", "--variant", "unsup"]
+    assert main([*command, "--data_set", "mpi_inf_3dhp", "--path", str(tmp_path), "--pair_gap", "0.02"]) == 0
+    reel = KspData(Run.open(run).config).reel
+    assert reel.seconds[: mpi.FRAMES].tolist() == pytest.approx([number / 50 for number in range(mpi.FRAMES)])
+    evaluate = ["evaluate", str(run), "--data", "mpi_inf_3dhp", "--path", str(tmp_path), "--every", "1"]
+    assert main(evaluate) == 0, capsys.readouterr().err
+    assert "24 test frames" in capsys.readouterr().out
 
 
 def test_predict_on_a_folder_leaves_out_what_is_broken_when_told_to(

@@ -13,6 +13,7 @@ from posegeom_models.data.footage import (
     Clip,
     background_motion,
     cut_clips,
+    halves_background,
     median_background,
     split_footage,
 )
@@ -110,6 +111,22 @@ def test_footage_is_split_and_broken_videos_are_counted(tmp_path: Path, still: P
     assert [clip.path for clip in split.paired] == [still, still]
     assert [clip.path for clip in split.unpaired] == [pan]
     assert len(split.skipped) == 1
+
+
+def test_a_dives_background_is_of_the_first_frames_bottom_and_the_last_ones_top(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=RATE)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "bgr0"
+        for number in range(40):
+            image = np.full((*SIZE, 3), number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")))
+        container.mux(stream.encode())
+    # The clip is of the frames 10 to 29.
+    background = halves_background(Clip(path, 10 / RATE, 30 / RATE))
+    half = SIZE[0] // 2
+    assert (background[:half] == 29).all()
+    assert (background[half:] == 10).all()
 
 
 def test_the_median_is_the_wall_without_the_person(still: Path) -> None:

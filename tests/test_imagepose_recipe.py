@@ -475,6 +475,8 @@ def test_networks_of_a_hand_have_its_joints() -> None:
         (lambda: replace(CONFIG, prior_share=1.0), "prior_share"),
         (lambda: replace(CONFIG, bones_from=-0.1), "bones_from"),
         (lambda: replace(CONFIG, image=ImageConfig(size=64, scales=1)), "image.size"),
+        (lambda: replace(CONFIG, frame_step=0), "frame_step"),
+        (lambda: replace(CONFIG, lambda_image=-1.0), "lambda_image"),
         (lambda: ImageConfig(size=36), "size"),
         (lambda: ImageConfig(size=64, scales=3), "scales"),
         (lambda: ImageConfig(power=3), "power"),

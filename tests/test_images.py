@@ -26,6 +26,12 @@ def test_images_are_read_as_rgb_or_as_they_are_stored(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / name, gray=True), labels)
 
 
+def test_sixteen_bits_become_the_upper_eight(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 12).astype(np.uint16).reshape(3, 4)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), np.repeat(ramp[..., None] // 256, 3, axis=-1))
+
+
 def test_broken_images_give_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)

@@ -43,7 +43,14 @@ def test_footage_takes_the_clips_place_and_the_constants_are_the_rendered_people
     assert material.reel() is None
     ((folder, size, rate, boxes), named) = asked[0]
     assert (folder, size, rate, boxes) == (Path("films"), 32, benchmark.config.frame_rate / 3, Path("boxes.csv"))
-    assert named == {"skeleton": benchmark.skeleton, "skip_broken": True, "detector": None}
+    assert named == {
+        "skeleton": benchmark.skeleton,
+        "skip_broken": True,
+        "detector": None,
+        "background": "median",
+        "follow": True,
+        "shortest": 5.0,
+    }
     # One frame of each clip; the footage itself, here nothing at all, is not asked.
     unknown: Any = None
     torch.testing.assert_close(material.constants(unknown).points, whole.points[::4].mean(0), rtol=1e-4, atol=1e-3)

@@ -398,6 +398,7 @@ def test_turned_views_turn_the_person_about_the_trunk(ablation: str) -> None:
         ({"decoder_widths": (8, 0)}, "decoder_widths must be numbers of at least 1"),
         ({"focal": 0.0}, "focal must be positive"),
         ({"backbone": "resnet18", "lifted": True}, "lifted needs the pyramid"),
+        ({"weights": "IMAGENET1K_V1"}, "weights are of a ResNet, and the pyramid is none"),
         ({"radius": -1.0}, "radius must be above 0"),
         ({"far": 1.0}, "far must be above 1"),
         ({"backbone": "resnet18", "stride": 2, "decoder_widths": (8,)}, "stride must be 4, 8, 16 or 32"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("lightning_fabric")
 pytest.importorskip("torchmetrics")
@@ -19,8 +19,8 @@ pytest.importorskip("torchmetrics")
 
 from posegeom_models import checkpoints
 from posegeom_models.evaluation import ClassScores, PointErrors, PoseErrors
-from posegeom_models.training import Descent, TrainingConfig, launch, mean_over_processes, train
-from tests.regression import PROCESSES, ChannelsLast, Numbers, TwoLosses, run
+from posegeom_models.training import Descent, TrainingConfig, frozen, launch, mean_over_processes, train
+from tests.regression import PROCESSES, ChannelsLast, Numbers, TwoLosses, run, same
 
 
 def figures(rows: slice) -> list[dict[str, float]]:
@@ -59,6 +59,10 @@ def be_one_of_two(rank: int, port: int, folder: Path) -> None:
     attempt("whole", folder / "two", BatchStatistics(), steps=3, checkpoint_every=3, log_every=1)
     attempt("channels last", folder / "last", ChannelsLast(), steps=3, checkpoint_every=3)
     attempt("apart", folder / ("two" if rank == 0 else "elsewhere"), BatchStatistics(), steps=6)
+    attempt("phases", folder / "phases", Phases(), steps=6, checkpoint_every=3)
+    attempt("one step", folder / "one step", Phases(), steps=1)
+    attempt("phases cut off", folder / "cut off", Phases(), steps=3, checkpoint_every=3)
+    attempt("phases resumed", folder / "cut off", Phases(), steps=6, checkpoint_every=3)
     attempt("poisoned", folder / "poisoned", TwoLosses(poison_at=1 if rank == 1 else -1), steps=4)
     # Unequal shares: a mean of the two processes' means would be another figure.
     said["figures"] = figures(slice(0, 2) if rank == 0 else slice(2, 9))
@@ -101,6 +105,30 @@ class BatchStatistics(TwoLosses):
         train.minimize("spread", spread, batch)
 
 
+class Phases(TwoLosses):
+    """A body with a normalisation learns; then it rests, as in evaluation, and the head learns. One layer has no part.
+
+    Weights decay as part of the gradient, so that a gradient of zeros is not the same as none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks["body"] = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh())
+        self.networks["idle"] = nn.Linear(2, 2)
+        parts = {"body": ("body", "idle"), "head": ("head", "idle")}
+        self.optimizers = {
+            name: torch.optim.Adam([p for one in some for p in self.networks[one].parameters()], 1e-2, weight_decay=0.1)
+            for name, some in parts.items()
+        }
+
+    def step(self, train: Descent[tuple[Tensor, Tensor]], batch: tuple[Tensor, Tensor], number: int) -> None:
+        def fit(part: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+            return {"squared": (self.networks["head"](self.networks["body"](part[0])) - part[1]).square().mean()}
+
+        with frozen(self.networks["head" if number < 3 else "body"]):
+            train.minimize("body" if number < 3 else "head", fit, batch)
+
+
 def alone(folder: Path) -> BatchStatistics:
     config = TrainingConfig(steps=3, batch_size=8, accelerator="cpu", checkpoint_every=3, log_every=1)
     recipe = BatchStatistics()
@@ -126,6 +154,30 @@ def test_two_processes_share_weights_with_their_channels_last(two_processes: Pat
     checkpoints.find(two_processes / "last" / "checkpoints")[-1].restore(together.networks)
     for a, b in zip(together.networks.parameters(), one.networks.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+def test_two_processes_go_on_as_they_would_have_and_are_one_network_at_rest(two_processes: Path) -> None:
+    """What a normalisation remembers is of all processes, so that the checkpoint of one is that of all."""
+    assert [said(two_processes, f"phases{how}") for how in ("", " cut off", " resumed")] == [[None, None]] * 3
+    whole, resumed = Phases(), Phases()
+    for recipe, folder in ((whole, "phases"), (resumed, "cut off")):
+        checkpoints.find(two_processes / folder / "checkpoints")[-1].restore(recipe.networks)
+    assert same(whole.networks, resumed.networks)
+    x = Numbers(8)
+    body, begun = Phases().networks["body"], whole.networks["body"]
+    # The mean over the processes of what each batch's share adds: 0.9 of before, and 0.1 of the shares' mean.
+    first = torch.stack([body[0](x.batch(0, rank, 2)[0]).mean(0) for rank in range(2)]).mean(0)
+    saved = Phases()
+    checkpoints.find(two_processes / "one step" / "checkpoints")[-1].restore(saved.networks)
+    torch.testing.assert_close(saved.networks["body"][1].running_mean, 0.1 * first)
+    assert int(begun[1].num_batches_tracked) == 3
+
+
+def test_what_has_no_gradient_in_any_process_stays_as_it_is(two_processes: Path) -> None:
+    trained = Phases()
+    checkpoints.find(two_processes / "phases" / "checkpoints")[-1].restore(trained.networks)
+    assert same(trained.networks["idle"], Phases().networks["idle"])
+    assert not same(trained.networks["head"], Phases().networks["head"])
 
 
 def test_the_curves_of_two_processes_are_those_of_the_joined_batch(two_processes: Path, tmp_path: Path) -> None:

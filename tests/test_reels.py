@@ -12,7 +12,15 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from posegeom import BODY_17, COCO_17, H36M_17, SMPL_24, PerspectiveCamera, Skeleton, crop, project
-from posegeom_models.data.cropping import Square, middle_square, read_images, square_round, square_round_mask
+from posegeom_models.data.cropping import (
+    JOINTS_MARGIN,
+    MARGIN,
+    Square,
+    middle_square,
+    read_images,
+    square_round,
+    square_round_mask,
+)
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.persons import PersonBox
 from posegeom_models.data.reels import Film, Reel
@@ -89,10 +97,10 @@ def test_clips_are_cut_told_apart_and_timed(footage: Reel) -> None:
 
 
 def test_the_square_follows_who_walks_before_a_still_wall(footage: Reel) -> None:
-    """The cut is 1.2 · 24 pixels wide: 26.7 of its 32 pixels are white, and the middle is in the middle."""
+    """The cut is 1.33 · 24 pixels wide: 24 of its 32 pixels are white, and the middle is in the middle."""
     still = footage.image[~footage.moving].double()
     white = still.amin(1) > 200
-    assert (white.sum((1, 2)).sqrt() - 32 / 1.2).abs().max() < 1.5
+    assert (white.sum((1, 2)).sqrt() - 32 / MARGIN).abs().max() < 1.5
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     for axis in (x, y):
         middle = (white * axis).sum((1, 2)) / white.sum((1, 2))
@@ -165,6 +173,14 @@ def test_boxes_of_a_file_are_followed_and_frames_without_are_left_out(tmp_path: 
         assert image[:, 8:40, 8:40].min() > 225
         edges = torch.cat((image[:, :4].flatten(1), image[:, -4:].flatten(1), image[..., :4].flatten(1)), dim=1)
         assert edges.max() < 200
+    # What lies between boxes that are far apart is left out, and what follows is another clip.
+    boxes.write_text("\n".join([lines[0], *(f"a.mp4,{number},4,4,36,36,0.9" for number in (0, 6, 40, 44))]))
+    split = Reel.from_footage(tmp_path, 48, rate=RATE, boxes=boxes)
+    assert torch.unique_consecutive(split.clip, return_counts=True)[1].tolist() == [
+        6 + 1 + RATE // 2,
+        4 + 1 + 2 * (RATE // 2),
+    ]
+    assert split.seconds.diff().max() < 1.5 / RATE
     film(tmp_path / "b.mp4", 6)
     with pytest.raises(MotionFileError, match=r"boxes\.csv: has no boxes of b\.mp4"):
         Reel.from_footage(tmp_path, 48, rate=RATE, boxes=boxes)
@@ -230,8 +246,8 @@ def test_a_video_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path) -> N
         Reel.from_footage(tmp_path, 16, rate=2, boxes=boxes)
     with pytest.warns(UserWarning, match=r"1 of 2 videos skipped: .*a\.mp4: at 9\.50 s"):
         reel = Reel.from_footage(tmp_path, 16, rate=2, boxes=boxes, skip_broken=True)
-    assert reel.clip.unique().tolist() == [0]
-    assert reel.seconds.tolist() == pytest.approx([0, 0.5, 3.5, 4.0, 4.5])
+    assert reel.clip.tolist() == [0, 0, 1, 1, 1]  # frames 0 and 5; 35, 40 and 45
+    assert reel.seconds.tolist() == pytest.approx([0, 0.5, 0, 0.5, 1.0])
 
 
 def test_folders_without_a_clip_say_so(tmp_path: Path) -> None:
@@ -351,7 +367,7 @@ def test_points_of_a_crop_are_those_of_the_cropped_camera_and_the_dot_is_there(t
             left, top, right, bottom = (*(edges.min(0) + 0.5), *(edges.max(0) + 0.5))
         else:
             left, top, right, bottom = sample.box
-        half = 1.2 * max(right - left, bottom - top) / 2
+        half = (MARGIN if boxed else JOINTS_MARGIN) * max(right - left, bottom - top) / 2
         box = (2 * half / 128, 2 * half / 96, (left + right) / 128 - 1, (top + bottom) / 96 - 1)
         expected = project(torch.from_numpy(pose(number)).double(), CAMERA.crop(box, (100, 100)))[0]
         torch.testing.assert_close(reel.points[number].double(), expected, atol=1e-3, rtol=0)
@@ -374,7 +390,7 @@ def test_a_sequence_has_its_median_for_background(tmp_path: Path) -> None:
     reel = Reel.from_samples(samples, BODY_17, 100, rate=30)
     for number in range(9):
         edges = projected(pose(number)) + 0.5
-        truth = sampled(wall(), square_round((*edges.min(0), *edges.max(0))), 100)
+        truth = sampled(wall(), square_round((*edges.min(0), *edges.max(0)), JOINTS_MARGIN), 100)
         assert (reel.background[number] - truth).abs().max() <= 1.0
 
 
@@ -514,7 +530,8 @@ def test_samples_may_be_frames_of_a_video(folder: Path, tmp_path: Path) -> None:
                 box=(left - 6.0, top - 6.0, left + 30.0, top + 30.0),
             )
         )
-    reel = Reel.from_samples(samples, BODY_17, 48, rate=RATE, still=True)
+    reel = Reel.from_samples(samples, BODY_17, 48, still=True)
+    # The video knows its rate.
     torch.testing.assert_close(reel.seconds, 0.4 * torch.arange(25, dtype=torch.float64))
     for number in range(25):
         found = middle_of_dot(reel.image[number], reel.background[number].double(), WHITE)

@@ -1,4 +1,4 @@
-"""Backgrounds of falls and of turning cameras, against walls of which everything is known."""
+"""Backgrounds of turning cameras, against walls of which everything is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("torchvision")
 
 from posegeom_models.temporal import backgrounds
-from posegeom_models.temporal.backgrounds import halves, panorama, with_backgrounds
+from posegeom_models.temporal.backgrounds import panorama, with_panoramas
 from tests.test_temporal_sampling import reel_of
 
 cv2 = pytest.importorskip("cv2")
@@ -69,14 +69,7 @@ def test_frames_without_correspondences_are_told_by_their_numbers() -> None:
         panorama(images)
 
 
-def test_a_dives_background_is_of_the_first_frames_bottom_and_the_last_ones_top() -> None:
-    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 6, 2)
-    made = halves(images)
-    assert made.shape == (3, 6, 2)
-    assert made[0, :, 0].tolist() == [3, 3, 3, 0, 0, 0]
-
-
-def test_reels_get_the_backgrounds_of_their_kind() -> None:
+def test_moving_clips_get_panoramas() -> None:
     images, walls = filmed()
     pictures = torch.from_numpy(images).movedim(-1, 1)
     blank = torch.full_like(pictures, 128)
@@ -88,12 +81,8 @@ def test_reels_get_the_backgrounds_of_their_kind() -> None:
         background=torch.zeros(39, 3, SIDE, SIDE).byte(),
         moving=moving,
     )
-    assert with_backgrounds(reel, "median") is reel
-    turned = with_backgrounds(reel, "panorama")
+    turned = with_panoramas(reel)
     assert turned.moving.tolist() == [False] * 26 + [True] * FRAMES  # what shows nothing gives no panorama
     error = np.abs(turned.background[:FRAMES].movedim(1, -1).numpy().astype(float) - walls)
     assert error.mean() < 8
     assert not turned.background[FRAMES:].any()
-    fallen = with_backgrounds(reel, "halves")
-    assert torch.equal(fallen.background[FRAMES], halves(pictures))
-    assert not fallen.background[:FRAMES].any()

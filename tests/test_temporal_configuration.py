@@ -141,6 +141,8 @@ def test_baselines_are_configurations_of_the_same_sizes(name: str) -> None:
         ({"labelled_share": 0.0}, r"labelled_share must be in \(0, 1\], got 0.0"),
         ({"network": replace(SMALL, with_points=True)}, "needs weak labels, eta > 0"),
         ({"network": replace(SMALL, decoder=False)}, "without network.decoder there must be a contrast, and no"),
+        ({"background": "halves"}, "background halves is of footage, and there is none"),
+        ({"shortest": 0.0}, "shortest must be positive"),
         ({"network": replace(SMALL, size=64)}, "network.size must be data.size, 32, got 64"),
         ({"network": replace(SMALL, time_variant=25), "disentangle": "views"}, "a multiple of 3, got 25"),
         ({"data": replace(CONFIG.data, cameras=1), "contrast": "mv-css"}, "data.cameras of at least 2, got 1"),

@@ -25,6 +25,8 @@ COMMANDS = {
     "info": "versions, backends and devices",
 }
 
+EXTRAS = "the command line needs the extra packages: pip install 'posegeom[models]'"
+
 
 def _info() -> None:
     """Print versions, backends and devices."""
@@ -187,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import jsonargparse
     except ImportError:
-        print("posegeom: the command line needs the extra packages: pip install 'posegeom[models]'", file=sys.stderr)
+        print(f"posegeom: {EXTRAS}", file=sys.stderr)
         return 2
     import posegeom
 
@@ -217,6 +219,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = str(interruption) or "interrupted"
         print(f"posegeom: {said}", file=sys.stderr)
         return 130
+    except ImportError as error:
+        hint = "" if "pip install" in str(error) else f": {EXTRAS}"
+        print(f"posegeom: {error}{hint}", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ArithmeticError, jsonargparse.ArgumentError) as error:
         print(f"posegeom: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

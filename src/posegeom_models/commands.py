@@ -243,7 +243,9 @@ def _test_reel(run: Run, options: EvaluateOptions) -> tuple[Reel, list[int] | No
     assert options.path is not None  # EvaluateOptions asks for it
     skip = options.skip_broken
     samples = DATA_SETS[options.data](options.path, options.split, options.every, skip)
-    reel = Reel.from_samples(samples, skeleton, data.size, still=False, missing="zeros", skip_broken=skip)
+    # No score asks for the seconds of a frame: where recordings differ in their rates, any will do.
+    rate = samples.protocol.frame_rate or 1.0
+    reel = Reel.from_samples(samples, skeleton, data.size, rate=rate, still=False, missing="zeros", skip_broken=skip)
     scored = [skeleton.index(joint) for joint in samples.protocol.scored if joint in skeleton]
     return reel, scored or None
 

@@ -62,7 +62,11 @@ class Log:
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            path.write_text("".join(line for line in lines if _step_of(line) <= self.start), encoding="utf-8")
+            kept = [line for line in lines if _step_of(line) <= self.start]
+            if len(kept) < len(lines):
+                temporary = path.with_name(f".{path.name}.tmp")
+                temporary.write_text("".join(kept), encoding="utf-8")
+                temporary.replace(path)
 
     def advance(self) -> None:
         """One more step."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from posegeom_models.data.footage import SHORTEST
 from posegeom_models.data.image_sets import DATA_SETS, STANDING
 from posegeom_models.data.persons import load_detector
 from posegeom_models.data.reels import Film, Reel
@@ -29,6 +30,9 @@ class Material:
         data_set: one of `posegeom_models.data.image_sets.DATA_SETS`, whose training images take the rendered clips'
             place.
         path: its folder.
+        background: of the footage, see `Reel.from_footage`.
+        follow: whether its squares follow the person, see there.
+        shortest: seconds that its clips have at least.
 
     Raises:
         ValueError: what is given has no effect, or contradicts itself.
@@ -43,6 +47,9 @@ class Material:
     detector: Path | None = None
     data_set: str | None = None
     path: Path | None = None
+    background: str = "median"
+    follow: bool = True
+    shortest: float = SHORTEST
 
     def __post_init__(self) -> None:
         for name in ("boxes", "detector"):
@@ -73,6 +80,9 @@ class Material:
                 skeleton=benchmark.skeleton,
                 skip_broken=self.skip_broken,
                 detector=detector,
+                background=self.background,
+                follow=self.follow,
+                shortest=self.shortest,
             )
         if self.data_set is not None and self.path is not None:
             samples = DATA_SETS[self.data_set](self.path, "train", self.every, self.skip_broken)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posegeom import Skeleton
-from posegeom_models.data.cropping import Square
+from posegeom_models.data.cropping import MARGIN, Square
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.images import Image
 from posegeom_models.data.persons import load_detector, read_boxes
 from posegeom_models.data.video import SUFFIXES, Video, VideoFrame
 from posegeom_models.drawing import PAPER, VideoWriter, draw_skeleton, draw_skeleton_3d, reach_of
-from posegeom_models.tracks import IMAGES, MARGIN, Track, find_person, frames_of, is_photo
+from posegeom_models.tracks import IMAGES, Track, find_person, frames_of, is_photo
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (B, 3, S, S) in [0, 1] -> joints (B, J, 3), metres about the pelvis in the camera's axes (x right, y down, z

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from posegeom_models.data.cropping import middle_square
+from posegeom_models.data.cropping import MARGIN, middle_square
 from posegeom_models.data.files import MAX_BYTES, MotionFileError
 from posegeom_models.data.footage import STILL, Clip, background_motion, median_background, sampled_frames
 from posegeom_models.data.images import Image, read_image
@@ -20,10 +20,6 @@ from posegeom_models.data.video import Video, VideoFrame
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 """Files that are taken for photographs; all others are taken for videos."""
-
-MARGIN = 1.33
-"""Side of the crop over the longer side of the person. In the rendered benchmark's centred crops it is 1.33 in the
-median, 1.23 to 1.38 in nine of ten."""
 
 _CROUCHED = 0.85
 """The benchmark's crops do not get smaller than this share of the standing person's."""

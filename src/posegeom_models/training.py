@@ -210,14 +210,20 @@ class Descent(Generic[Batch]):
             self.values[label] = self.values.get(label, torch.zeros((), device=value.device)) + value.detach() / count
 
     def _average(self, parameters: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
-        """The mean gradient of all processes. Where a process has none, others may: zeros stand in."""
+        """The mean gradient of all processes; where one has none, others may, and zeros stand in for it.
+
+        Where no process has one, there is none: an optimizer would take zeros for a gradient, decay, and count steps.
+        """
         if self.fabric.world_size == 1:
             return
         filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        joined = torch.cat([gradient.flatten() for gradient in filled])
+        held = filled[0].new_tensor([float(gradient is not None) for gradient in gradients])
+        joined = torch.cat([*(gradient.flatten() for gradient in filled), held])
         mean = torch.as_tensor(self.fabric.all_reduce(joined, reduce_op="mean"))
-        for place, piece in enumerate(mean.split([gradient.numel() for gradient in filled])):
-            gradients[place] = piece.view_as(filled[place])
+        *pieces, shares = mean.split([*(gradient.numel() for gradient in filled), len(filled)])
+        somewhere = [True] * len(filled) if held.all() else (shares > 0).tolist()
+        for place, piece in enumerate(pieces):
+            gradients[place] = piece.view_as(filled[place]) if somewhere[place] else None
 
     def finite_values(self) -> dict[str, float]:
         """This step's terms, means over all processes; raises `DivergenceError` where one is no finite number.
@@ -404,6 +410,7 @@ def train(
             torch.manual_seed((config.seed * 1_000_003 + step) * 4_093 + fabric.global_rank)
             descent = Descent(fabric, recipe.optimizers, source, config, step)
             recipe.step(descent, batch, step)
+            _share_statistics(fabric, recipe.networks)
             # One step late: looking at a step's values at once would keep a GPU waiting for its next step.
             if before is not None:
                 before.finite_values()
@@ -455,6 +462,21 @@ def _share_weights(fabric: Fabric, networks: nn.Module) -> None:
     if fabric.world_size > 1:
         for value in networks.state_dict().values():
             torch.distributed.broadcast(value, 0)
+
+
+def _share_statistics(fabric: Fabric, networks: nn.Module) -> None:
+    """Every process gets the mean of the running statistics, which each has of its own share of the batches.
+
+    Networks at rest go by them, and checkpoints hold the first process's: all of them must be one network.
+    """
+    if fabric.world_size == 1:
+        return
+    norms = [part for part in networks.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    kept = [value for norm in norms for value in (norm.running_mean, norm.running_var) if value is not None]
+    if kept:
+        means = torch.as_tensor(fabric.all_reduce(torch.cat(kept), reduce_op="mean"))
+        for value, mean in zip(kept, means.split([len(value) for value in kept]), strict=True):
+            value.copy_(mean)
 
 
 def _all_finite(networks: nn.Module) -> bool:

@@ -192,3 +192,24 @@ def median_background(clip: Clip, frames: int = 31) -> Image:
     for row in range(stack.shape[1]):
         background[row] = np.partition(stack[:, row], frames // 2, axis=0)[frames // 2]
     return background
+
+
+def halves_background(clip: Clip) -> Image:
+    """A dive's background: the lower half of the first frame, before the diver is there, and the upper of the last.
+
+    As 003 has it (S.1), for clips of a camera that does not move in which a median would show the diver or the splash.
+
+    Raises:
+        MotionFileError: the video cannot be read, or its frames differ in size.
+    """
+    with Video(clip.path) as video:
+        # Half a frame before the end is still of this clip.
+        first, last = (frame.image for frame in video.at_each((clip.start, clip.end - 0.5 / video.rate)))
+    if first.shape != last.shape:
+        raise MotionFileError(f"{clip.path}: its frames differ in size, {first.shape[:2]} and {last.shape[:2]}")
+    half = len(first) // 2
+    return np.concatenate((last[:half], first[half:]))
+
+
+BACKGROUNDS = {"median": median_background, "halves": halves_background}
+"""Of clips whose camera stands still."""

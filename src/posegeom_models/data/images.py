@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ def read_image(path: str | Path, gray: bool = False) -> Image:
             check_size(path, 3 * opened.width * opened.height, "the image unpacks to")
             if gray and opened.mode not in ("L", "P", "1", "I;16", "I"):
                 opened = opened.convert("L")
-            array = np.asarray(opened if gray else opened.convert("RGB"))
+            array = np.asarray(opened if gray else _rgb(opened))
     except MotionFileError:
         raise
     except Exception as error:  # Pillow's many decoders fail in many ways
@@ -40,6 +41,16 @@ def read_image(path: str | Path, gray: bool = False) -> Image:
     if array.max(initial=0) > 255:
         raise MotionFileError(f"{path}: must hold values up to 255, got {array.max()}")
     return np.ascontiguousarray(array, dtype=np.uint8)
+
+
+def _rgb(opened: Any) -> Any:
+    """An opened image in RGB; of 16 bits, the upper eight: Pillow would cut greys at 255 instead."""
+    deep = opened.mode.startswith("I;16") or (opened.mode == "I" and np.asarray(opened).max(initial=0) > 255)
+    if deep:
+        from PIL import Image as Pillow
+
+        opened = Pillow.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8))
+    return opened.convert("RGB")
 
 
 def read_frame(reference: FrameReference) -> Image:

@@ -20,6 +20,7 @@ from posegeom.presets import BODY_17
 from posegeom.procrustes import procrustes_align
 from posegeom.skeleton import Skeleton, convert_joints
 from posegeom_models.data.cropping import (
+    JOINTS_MARGIN,
     MARGIN,
     Square,
     Strip,
@@ -30,12 +31,12 @@ from posegeom_models.data.cropping import (
 )
 from posegeom_models.data.files import MotionFileError
 from posegeom_models.data.filming import view_take
-from posegeom_models.data.footage import SHORTEST, STILL, split_footage
+from posegeom_models.data.footage import BACKGROUNDS, SHORTEST, STILL, split_footage
 from posegeom_models.data.persons import Detector, find_boxes, read_boxes
 from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.data.repertoire import action_of
 from posegeom_models.data.samples import Sample, Samples
-from posegeom_models.data.video import list_videos
+from posegeom_models.data.video import Video, list_videos
 
 CHUNK = 256
 """Frames rendered at once."""
@@ -166,7 +167,7 @@ class Reel:
         samples: Iterable[Sample],
         skeleton: Skeleton,
         size: int,
-        margin: float = MARGIN,
+        margin: float | None = None,
         rate: float | None = None,
         still: bool | None = None,
         missing: str = "error",
@@ -185,9 +186,10 @@ class Reel:
             samples: of any order; they are held in memory, their images are not.
             skeleton: the joints wanted.
             size: height and width of the crops in pixels.
-            margin: side of the square over the longer side of the box.
+            margin: side of the square over the longer side of the box, or of the points; None for `MARGIN` and
+                `JOINTS_MARGIN` of `posegeom_models.data.cropping`.
             rate: frames per second of the recordings, that `Sample.frame` counts; None for that of the data set's
-                protocol.
+                protocol, or else of the videos that the samples are frames of.
             still: whether the cameras stand still; None where the samples are to tell: those whose rotation and
                 translation are known and stay the same.
             missing: what to do where the source has no such joint: "error", or "zeros" for zeros that are not `known`.
@@ -212,9 +214,13 @@ class Reel:
             raise ValueError("samples must be at least one, got none")
         if rate is None and isinstance(samples, Samples):
             rate = samples.protocol.frame_rate
-        if rate is None and any(len(poses) > 1 for poses in sequences.values()):
-            source = next(iter(sequences))[0]
-            raise ValueError(f"rate must be given: {source} has no one rate, or did not come as Samples")
+        paces = {key: rate or _rate_of([pose.sample for pose in poses]) for key, poses in sequences.items()}
+        for key, pace in paces.items():
+            if pace is None and len(sequences[key]) > 1:
+                raise ValueError(
+                    f"rate must be given: {key[0]} has no one rate, or did not come as Samples, and its images are no "
+                    "frames of videos"
+                )
         strip, order = Strip(size), list[_Pose]()
         people: dict[tuple[str, str], int] = {}
         identity: list[int] = []
@@ -223,7 +229,7 @@ class Reel:
             poses.sort(key=lambda pose: pose.sample.frame)
             of_sequence, begun = [pose.sample for pose in poses], len(strip)
             try:
-                for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, rate or 1.0, still):
+                for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, paces[key] or 1.0, still):
                     strip.add(number, cut)
             except (MotionFileError, FileNotFoundError) as error:
                 if not skip_broken:
@@ -267,11 +273,14 @@ class Reel:
         skeleton: Skeleton = BODY_17,
         skip_broken: bool = False,
         detector: Detector | None = None,
+        background: str = "median",
+        follow: bool = True,
     ) -> Reel:
         """A folder of videos by 002's rule (§3.2): clips whose background stands still, and clips where it moves.
 
         Nobody is labelled: no joint is `known`. See `posegeom_models.data.cropping.cut_clip` for where the person is
-        taken to be. Videos are decoded as a stream; what is kept is 6·size² bytes per frame.
+        taken to be; where it leaves out frames, another clip begins, so that the frames of a clip are at equal times.
+        Videos are decoded as a stream; what is kept is 6·size² bytes per frame.
 
         Args:
             folder: with the videos.
@@ -285,6 +294,8 @@ class Reel:
             skeleton: of the joints that are not known.
             skip_broken: leave out videos that cannot be read, and warn once at the end how many they were.
             detector: finds the boxes where there is no file of them.
+            background: of clips that stand still, one of `posegeom_models.data.footage.BACKGROUNDS`.
+            follow: without it, every square is the middle of the picture; boxes are not looked at.
 
         Raises:
             MotionFileError: a video or the boxes cannot be read, or the boxes do not have a video.
@@ -301,11 +312,13 @@ class Reel:
                     raise MotionFileError(f"{boxes}: has no boxes of {video.name}")
                 split = split_footage([video], threshold, length, shortest)
                 of_video = None if found is None else found[video.name]
-                if of_video is None and detector is not None:
+                if of_video is None and detector is not None and follow:
                     of_video = find_boxes(video, detector, rate)
                 for clip in sorted(split.paired + split.unpaired, key=lambda clip: clip.start):
                     number = strip.clip[-1] + 1 if strip.clip else 0
-                    for cut in cut_clip(clip, size, rate, clip in split.paired, of_video, margin):
+                    behind = BACKGROUNDS[background](clip) if clip in split.paired else None
+                    for cut in cut_clip(clip, size, rate, behind, of_video, margin, follow):
+                        number += cut.gap
                         strip.add(number, cut)
             except MotionFileError as error:
                 if not skip_broken:
@@ -466,7 +479,16 @@ class _Pose(NamedTuple):
     known: Tensor
 
 
-def _pose(sample: Sample, skeleton: Skeleton, margin: float, missing: str) -> _Pose:
+def _rate_of(samples: Sequence[Sample]) -> float | None:
+    """Of the video that they are frames of; None where they are files of their own."""
+    image = samples[0].image
+    if image is None or image.number is None:
+        return None
+    with Video(image.path) as video:
+        return video.rate
+
+
+def _pose(sample: Sample, skeleton: Skeleton, margin: float | None, missing: str) -> _Pose:
     """A sample's pose on the skeleton wanted; zeros for what is not known."""
     what = f"{sample.source}: frame {sample.frame} of {sample.sequence}"
     if sample.image is None or sample.joints is None:
@@ -491,9 +513,9 @@ def _pose(sample: Sample, skeleton: Skeleton, margin: float, missing: str) -> _P
         raise ValueError(f"{what} has no box and no known joint to cut round")
     try:
         square = (
-            square_round_points(points[placed == 1].numpy(), margin)
+            square_round_points(points[placed == 1].numpy(), JOINTS_MARGIN if margin is None else margin)
             if sample.box is None
-            else square_round(sample.box, margin)
+            else square_round(sample.box, MARGIN if margin is None else margin)
         )
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None

@@ -19,6 +19,12 @@ ROWS = (*ABLATIONS, "images")
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (pg.H36M_17, pg.BODY_17, pg.HAND_21)}
 
+NOT_NEGATIVE = (
+    *("poses", "omega_poses", "prior_clips", "pair_gap"),
+    *("weight_omega", "lambda_omega", "lambda_d", "lambda_image", "lambda_s"),
+)
+"""Fields that may be 0."""
+
 
 @dataclass(frozen=True)
 class ImageposeConfig:
@@ -132,3 +138,5 @@ class ImageposeConfig:
                     raise ValueError(f"{name} needs a skeleton with a left and a right side, got {self.skeleton}")
         check_numbers(self, "positive", "prior_rate", "learning_rate", "lifter_rate", "sigma")
         check_numbers(self, "in [0, 1]", "bones_from", "elevation_from", "drawn_from")
+        check_numbers(self, "at least 0", *NOT_NEGATIVE)
+        check_numbers(self, "at least 1", "frame_step")

@@ -93,6 +93,8 @@ class NetworkConfig:
         halvings = halvings_of(self.size, self.stride, self.decoder_widths)
         if self.lifted and self.backbone != "pyramid":
             raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone}")
+        if self.weights is not None and self.backbone == "pyramid":
+            raise ValueError(f"weights are of a ResNet, and the pyramid is none: leave out {self.weights!r}")
         if self.mirrored and not self.lifted:
             raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
         if self.backbone == "pyramid":

@@ -1,4 +1,4 @@
-"""Backgrounds where no median over a still clip gives them (S.1): falls through the picture, and cameras that turn."""
+"""Backgrounds of cameras that turn (S.1)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from posegeom_models.data.packages import require
 from posegeom_models.data.reels import Reel
-
-BACKGROUNDS = ("median", "halves", "panorama")
 
 FRAMES = 31
 """Frames that a panorama's median is taken over, at most."""
@@ -28,19 +25,6 @@ WIDEST = 8
 """A panorama is at most so many pictures wide and high: a homography that wants more has gone wrong."""
 
 Pictures = NDArray[np.uint8]
-
-
-def halves(images: Tensor) -> Tensor:
-    """The background of a dive: the bottom half of the first frame, before the diver is there, and the top of the last.
-
-    Args:
-        images: (T, 3, H, W) of one clip of a still camera.
-
-    Returns:
-        (3, H, W).
-    """
-    half = images.shape[-2] // 2
-    return torch.cat((images[-1, :, :half], images[0, :, half:]), dim=1)
 
 
 def panorama(images: Pictures) -> Pictures:
@@ -116,23 +100,20 @@ def _homographies(cv2: Any, images: Pictures) -> list[NDArray[np.float64]]:
     return found
 
 
-def with_backgrounds(reel: Reel, kind: str) -> Reel:
-    """A reel of footage with other backgrounds: "halves" in its still clips, "panorama" in those that move.
+def with_panoramas(reel: Reel) -> Reel:
+    """A reel of footage whose clips that move have a panorama for a background.
 
-    A clip that moves counts as still from then on: its background is known. Clips that give no panorama go on moving.
+    They count as still from then on: their background is known. Clips that give no panorama go on moving.
     """
-    if kind == "median":
-        return reel
     background, moving = reel.background.clone(), reel.moving.clone()
     for clip in torch.unique(reel.clip).tolist():
         rows = torch.nonzero(reel.clip == clip).flatten()
-        if kind == "halves" and not reel.moving[rows].any():
-            background[rows] = halves(reel.image[rows])
-        elif kind == "panorama" and reel.moving[rows].any():
-            try:
-                made = panorama(reel.image[rows].movedim(1, -1).numpy())
-            except ValueError:
-                continue
-            background[rows] = torch.from_numpy(made).movedim(-1, 1)
-            moving[rows] = False
+        if not reel.moving[rows].any():
+            continue
+        try:
+            made = panorama(reel.image[rows].movedim(1, -1).numpy())
+        except ValueError:
+            continue
+        background[rows] = torch.from_numpy(made).movedim(-1, 1)
+        moving[rows] = False
     return replace(reel, background=background, moving=moving)

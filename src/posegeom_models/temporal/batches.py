@@ -14,7 +14,7 @@ from posegeom_models.data.reels import Reel, rows_of
 from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.data.shuffling import Shuffle, share_of
 from posegeom_models.material import Material
-from posegeom_models.temporal.backgrounds import with_backgrounds
+from posegeom_models.temporal.backgrounds import with_panoramas
 from posegeom_models.temporal.configuration import TemporalConfig, stage_of
 from posegeom_models.temporal.regressors import Statistics
 from posegeom_models.temporal.sampling import FRAMES_OF_A_QUADRUPLE, Distances, FallSampler, FrameSampler, Quadruples
@@ -84,10 +84,22 @@ class TemporalData:
         self.config, self.skeleton = config, skeleton
         benchmark = RenderedBenchmark(config.data, "train", skeleton)
         footage, skip_broken = config.footage, config.skip_broken
-        material = Material(benchmark, config.frame_step, device, footage, config.boxes, skip_broken)
+        panorama = config.background == "panorama"
+        material = Material(
+            benchmark,
+            config.frame_step,
+            device,
+            footage,
+            config.boxes,
+            skip_broken,
+            background="median" if panorama else config.background,
+            # A square that followed a fall would show none.
+            follow=config.pretraining_steps == 0,
+            shortest=config.shortest,
+        )
         self.reel = material.reel()
-        if footage is not None:
-            self.reel = with_backgrounds(self.reel, config.background)
+        if panorama:
+            self.reel = with_panoramas(self.reel)
         self.second: Reel | None = None
         if config.several_views:
             self.second = material.reel(camera=1)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from posegeom_models.data.footage import BACKGROUNDS, SHORTEST
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.ranges import check_choices, check_numbers
-from posegeom_models.temporal.backgrounds import BACKGROUNDS
 from posegeom_models.temporal.networks import NetworkConfig
 from posegeom_models.temporal.sampling import FRAMES_OF_A_QUADRUPLE
 from posegeom_models.training import TrainingConfig
@@ -41,6 +41,7 @@ class TemporalConfig:
         skip_broken: leave out videos of the footage that cannot be read, and say how many.
         background: of the footage: "median" of still clips; "halves" for dives; "panorama" for cameras that turn, whose
             clips are left out otherwise (S.1).
+        shortest: seconds that clips of the footage have at least, at most 10. 002's; falls are over sooner.
         contrast: on I_tv: "dsl" (eqs. 5, 6), "css" (eq. 3, with two away frames), "mv-css" (eq. 4, with a second view)
             or "none".
         disentangle: how I_ti is kept free of the pose: "swap" (§3.1.3), "adversary" (DrNet) or "views" (NSD); "none"
@@ -55,7 +56,8 @@ class TemporalConfig:
         away: away frames are at least so many away; d_max of the DSL.
         temperature: τ of eq. (3). Not given.
         margin: β of eq. (4). Not given.
-        fall: τ of eq. (10), in half images. Not given. Of footage, every frame counts as one of a free fall.
+        fall: τ of eq. (10), in half images. Not given. Of footage, every frame counts as one of a free fall, and is
+            the middle of its picture, whether or not the person is there.
         fall_step: frames between two of the four frames of L_track. Not given.
         prior_weight: of the prior on the boxes; 0 in free fall. Not given.
         prior_extent: half extents (s_x, s_y) of the mean box, in half images.
@@ -92,6 +94,7 @@ class TemporalConfig:
     boxes: Path | None = None
     skip_broken: bool = False
     background: str = "median"
+    shortest: float = SHORTEST
     contrast: str = "dsl"
     disentangle: str = "swap"
     lambda_pixels: float = 2.0
@@ -131,7 +134,9 @@ class TemporalConfig:
 
     def __post_init__(self) -> None:
         network = self.network
-        check_choices(self, contrast=CONTRASTS, disentangle=DISENTANGLEMENTS, background=BACKGROUNDS)
+        check_choices(self, contrast=CONTRASTS, disentangle=DISENTANGLEMENTS, background=(*BACKGROUNDS, "panorama"))
+        if self.background != "median" and self.footage is None:
+            raise ValueError(f"background {self.background} is of footage, and there is none: add footage")
         if network.size != self.data.size:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {network.size}")
         if network.split == (self.disentangle == "none"):
@@ -169,7 +174,7 @@ class TemporalConfig:
             raise ValueError(f"falling_rates and training.decay {self.training.decay!r} both lower the learning rates")
         check_numbers(self, "at least 0", *NOT_NEGATIVE)
         check_numbers(self, "at least 1", "fall_step", "frame_step")
-        check_numbers(self, "positive", "temperature", "learning_rate", "pose_rate", "probe_rate")
+        check_numbers(self, "positive", "shortest", "temperature", "learning_rate", "pose_rate", "probe_rate")
         if self.pretraining_steps + self.pose_steps > self.training.steps:
             raise ValueError(
                 f"training.steps must hold the {self.pretraining_steps} steps of the pre-training and the "
@@ -177,6 +182,8 @@ class TemporalConfig:
             )
         if self.pretraining_steps and network.detector == "none":
             raise ValueError("pretraining_steps are for boxes, and network.detector is none")
+        if self.pretraining_steps and self.boxes is not None:
+            raise ValueError("boxes are followed, and whoever is followed does not fall: leave out boxes")
         if self.pretraining_steps and self.footage is None and self.data.content != "freefall":
             raise ValueError(f"pretraining_steps need data.content freefall, got {self.data.content!r}")
         if not 0 < self.labelled_share <= 1:

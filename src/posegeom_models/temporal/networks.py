@@ -108,6 +108,8 @@ class NetworkConfig:
         if unknown:
             raise ValueError(f"features must be of {', '.join(FEATURES)}, got {unknown[0]!r}")
         check_choices(self, regressor=REGRESSORS)
+        if self.weights is not None and {self.encoder, self.detector} <= {"stack", "none"}:
+            raise ValueError(f"weights are of a ResNet, and there is none: leave out {self.weights!r}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
         check_numbers(self, "in [0, 1)", "dropout", "regressor_dropout")
