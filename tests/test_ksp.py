@@ -385,7 +385,7 @@ def test_what_a_configuration_cannot_mean_is_said_by_the_name_of_the_setting() -
         replace(CONFIG, with_unpaired=False, unpaired_domain="B")
     with pytest.raises(ValueError, match=r"appearance_widths must be multiples of 8, got \(12, 12\)"):
         replace(SMALL, appearance_widths=(12, 12))
-    with pytest.raises(ValueError, match="weights are of a ResNet, and the pyramid is none: leave out 'a.pth'"):
+    with pytest.raises(ValueError, match=r"weights are of a ResNet, and the pyramid is none: leave out 'a\.pth'"):
         replace(SMALL, backbone="pyramid", weights="a.pth")
     with pytest.raises(ValueError, match="pose_channels must be at least 1, got -1"):
         replace(SMALL, pose_channels=-1)
