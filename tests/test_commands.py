@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 pytest.importorskip("torchvision")
@@ -331,6 +332,17 @@ def test_what_ships_is_a_configuration(model: str, name: str, capsys: pytest.Cap
     printed = capsys.readouterr().out
     assert "training:" in printed
     assert "steps:" in printed
+
+
+def test_flags_win_over_files_wherever_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--variant", "weakly", "--config", "tiny", "--training.steps=7", "--config=unsup"]
+    with pytest.raises(SystemExit):
+        main(["train", "ksp", *words, "--print_config"])
+    said = yaml.safe_load(capsys.readouterr().out)
+    assert (said["variant"], said["training"]["steps"]) == ("weakly", 7)
+    with pytest.raises(SystemExit):
+        main(["train", "ksp", "--help"])
+    assert "Configurations that ship with it: paper, small, tiny, unsup." in " ".join(capsys.readouterr().out.split())
 
 
 def test_synthesize_draws_every_pose_with_every_person(

@@ -66,7 +66,7 @@ def forward_kinematics(
         lengths: (N,) or (*B, N) bone lengths in the order of `skeleton.bones`, in the unit wanted for the
             joints; None takes `skeleton.lengths` (metres).
         frame: "limb" (004 §2) or "canonical" (002 §3.1a).
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, J, 3) joints in the unit of `lengths`, in the dtype of `directions`.

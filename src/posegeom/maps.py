@@ -53,7 +53,7 @@ def joint_heatmaps(
         sigma: σ in pixels: a number > 0, or a tensor (J,) or (*B, J). Tensor values below 1e-3 count as 1e-3.
         visible: (*B, J) or (J,), bool or a weight; 0 gives an empty map, and a bool False hides even a NaN point.
         dtype: of the result; default: that of `points`.
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, J, H, W).
@@ -132,7 +132,7 @@ def limb_maps(
         stretch: σ_x over the bone's length: a number > 0, or a tensor (N,) or (*B, N).
         visible: (*B, J) or (J,), bool or a weight; a bone has the smaller weight of its two ends.
         dtype: of the result; default: that of `points`.
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, N, H, W), with value 1 at a bone's middle.
@@ -225,7 +225,7 @@ def skeleton_image(
         power: 2 (001 eq. 2) or 1 (that code).
         visible: (*B, J) or (J,), bool or a weight; a bone has the smaller weight of its two ends.
         dtype: of the result; default: that of `points`.
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, H, W) in [0, 1], 1 on the bones.

@@ -472,7 +472,7 @@ def part_maps(
         puppet: the template.
         size: (H, W) of the maps.
         width_scale: as in `part_transforms`.
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         PartMaps(shape, uncertainty), each (*B, L, H, W) in [0, 1], in the dtype of `points`; differentiable in the

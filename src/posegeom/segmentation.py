@@ -244,7 +244,7 @@ def puppet_segmentation(
         rule: "occlusion" or "paper".
         width_scale: as in `part_transforms`.
         sharpness: as in `depth_aware_segmentation`.
-        backend: "auto", or "torch" or "triton" to insist on one (docs/kernels).
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         PuppetSegmentation(maps (*B, L + 1, H, W) with the background last, foreground (*B, H, W),

@@ -98,16 +98,20 @@ def _told(options: type, field: str) -> str:
 
 def _add_train(commands: Any, arguments: Sequence[str]) -> Callable[[Any], None]:
     from posegeom_models.commands import TrainOptions, run_train
-    from posegeom_models.runs import MODELS, build_config, config_parser, describe_model
+    from posegeom_models.runs import MODELS, build_config, config_parser, describe_model, shipped_configs
 
     train = _parser(description=COMMANDS["train"])
     commands.add_subcommand("train", train, help=COMMANDS["train"])
     papers = train.add_subcommands(required=True, dest="model")
     for model in MODELS:
         about = describe_model(model)
-        parser = config_parser(model, description=f"{about} --config tiny, small and paper ship with it.")
+        shipped = ", ".join(shipped_configs(model))
+        parser = config_parser(model, description=f"{about} Configurations that ship with it: {shipped}.")
         parser.add_argument(
-            "--config", action="config", help="YAML file, or the name of one that ships with the model."
+            "--config",
+            action="config",
+            help="YAML file, or the name of one that ships with the model; of several, later ones win, and flags over "
+            "all of them. Without it: the paper's sizes and steps, from random weights.",
         )
         parser.add_class_arguments(TrainOptions, None)
         papers.add_subcommand(model, parser, help=about)
@@ -121,19 +125,27 @@ def _add_train(commands: Any, arguments: Sequence[str]) -> Callable[[Any], None]
 
 
 def _with_config_files(arguments: Sequence[str]) -> list[str]:
-    """`--config tiny` of `train MODEL` as the path of the file that ships with the model."""
+    """`--config tiny` of `train MODEL` as the path of the file that ships with the model, and before all flags.
+
+    The parser lets what comes later win, and a flag is meant to change what a file says wherever it stands.
+    """
     from posegeom_models.runs import MODELS, find_config
 
     words = list(arguments)
     model = next((word for word in words[1:] if word in MODELS), None)
     if model is None:
         return words
-    for place, word in enumerate(words):
-        if word == "--config" and place + 1 < len(words):
-            words[place + 1] = str(find_config(model, words[place + 1]))
-        elif word.startswith("--config="):
-            words[place] = f"--config={find_config(model, word.removeprefix('--config='))}"
-    return words
+    first = words.index(model) + 1
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(words[first:])
+    for word in rest:
+        name = next(rest, None) if word == "--config" else word.removeprefix("--config=")
+        if name is None or name == word:
+            flags.append(word)
+        else:
+            files.append(f"--config={find_config(model, name)}")
+    return words[:first] + files + flags
 
 
 def _add(commands: Any, name: str, arguments: Sequence[str]) -> Callable[[Any], None]:

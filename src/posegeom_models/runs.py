@@ -104,11 +104,16 @@ def find_config(model: str, name: str) -> Path:
         if not isinstance(settings, dict):
             raise ValueError(f"{name}: not a YAML file of settings such as training: {{steps: 100}}")
         return Path(name)
-    folder = Path(__file__).parent.joinpath(*MODELS[model].split("."))
-    shipped = sorted(path.stem for path in folder.glob("*.yaml"))
+    shipped = shipped_configs(model)
     if name in shipped:
-        return folder / f"{name}.yaml"
+        return shipped[name]
     raise FileNotFoundError(f"{name}: no such file, and {model} ships only {', '.join(shipped)}")
+
+
+def shipped_configs(model: str) -> Mapping[str, Path]:
+    """The configuration files that ship with a model, by their names."""
+    folder = Path(__file__).parent.joinpath(*MODELS[model].split("."))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def config_parser(model: str, **kwargs: Any) -> ArgumentParser:

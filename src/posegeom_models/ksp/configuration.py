@@ -58,7 +58,7 @@ class KspConfig:
         closed_branches: L_P, L_UNP and 2D labels do not move the branches' parameters: many poses explain an image, and
             these losses would take any of them. Needs network.lifted. The paper: False.
         imagined: so many such poses for each image of a batch.
-        learning_rate: of each loss's Adagrad.
+        learning_rate: of each loss's optimizer.
         pose_rate: the pose encoder's learning rate in L_P and L_UNP, over that of the other networks. With Adagrad or
             Adam these losses take full steps, however little they tell of the pose. The paper: 1.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.

@@ -135,7 +135,7 @@ class PgpConfig:
             the pose. The paper: 0.
         lambda_heat: weight of `posegeom_models.supervision.heat_error`, where there are labels and in the energy of the
             pose. The paper: 0.
-        learning_rate: of each loss's Adagrad.
+        learning_rate: of each loss's optimizer.
         pose_rate: learning rate of the trunk and the pose's branch in the losses of Algorithm 1 but L_{p_z^3D}, over
             `learning_rate`. Each loss takes steps of full length, however little it knows of the pose. The paper: 1.
         parts_rate: learning rate of D_seg in L_I^u, over `learning_rate`: while Î is poor, that loss takes parts away
