@@ -50,8 +50,9 @@ def imagepose_row(config: Row) -> tuple[str, float | None]:
     name, paper = ROWS_OF_001[config["ablation"]]
     name += ", with reconstruction" if config["lambda_image"] > 0 else ""
     name += ", in three channels" if config["image"].get("sides", False) else ""
+    name += ", both ways" if config["image"].get("mirrored", False) else ""
     if config["skeleton"] == "HAND_21":
-        return f"hands, {name}", None
+        return f"hands, {name}{'' if config['rotations'] else ', no turned copies'}", None
     return f"{name}, images also of {config['more_images']}" if config["more_images"] else name, paper
 
 
@@ -71,6 +72,7 @@ def pgp_row(config: Row) -> tuple[str, float | None]:
     }
     name, paper = variants[config["variant"]]
     name += " + poses of D_z without images" if config["network"].get("lifted", False) else ""
+    name += ", both ways" if config["network"].get("mirrored", False) else ""
     if not config["self_supervised"]:
         return f"{name}, labels alone", None
     ablations = {
@@ -168,7 +170,8 @@ def page(evaluations: list[Row]) -> str:
         "of D_z without images `--network.lifted true`, w/o T_fk∘T_c `--network.ablation without_fk`, w/o q_z",
         "`--with_unpaired false`, w/o m_sal `--beta 0`, w/o adaptation `--adaptation false`. 001, with",
         "reconstruction `--lambda_image` above 0, in three channels `--image.sides true`, rows of its Table 3",
-        "`--ablation`. 003, baselines by their configurations, labels `--labelled_share`.",
+        "`--ablation`. Both ways: `--image.mirrored true` or `--network.mirrored true`. 003, baselines by their",
+        "configurations, labels `--labelled_share`.",
         "",
     ]
     for model, (title, named) in MODELS.items():
