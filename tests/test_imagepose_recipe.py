@@ -418,8 +418,18 @@ def test_panels_show_failures_where_there_are_any() -> None:
     random = np.random.default_rng(0)
     assert set(panels(_Knowing(reel, 0), reel, False, random)) == {"poses"}
     pictures = panels(_Knowing(reel, 1), reel, False, random)
-    assert pictures["poses"].shape == (7 * 32, 92 + len(reel) * 32, 3)
-    assert pictures["failures"].shape == (7 * 32, 92 + 32, 3)
+    # Cells of 32 pixels are shown four times as large.
+    assert pictures["poses"].shape == (7 * 128, 92 + len(reel) * 128, 3)
+    assert pictures["failures"].shape == (7 * 128, 92 + 128, 3)
+    shown, y = (pictures["poses"][row * 128 : (row + 1) * 128, 92:].astype(int) for row in (0, 2))
+    changed = torch.from_numpy(np.abs(y - shown).max(-1) > 20).view(128, len(reel), 128)
+    images = torch.from_numpy(shown[::4, ::4]).view(32, len(reel), 32, 3).permute(1, 3, 0, 2) / 255
+    known = _Knowing(reel, 0)(images)[1]  # in the order of the cells
+    for cell, points in enumerate(known):
+        rows, columns = torch.nonzero(changed[:, cell]).unbind(1)
+        edges = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()]).float()
+        expected = torch.cat((points.amin(0), points.amax(0))) * 4 + 1.5
+        assert (edges - expected).abs().max() < 6
 
 
 def test_pictures_are_drawn_in_both_stages(data: ImageposeData) -> None:

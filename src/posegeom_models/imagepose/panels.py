@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,6 +16,9 @@ from posegeom_models.drawing import draw_skeleton, draw_skeleton_3d, label_rows,
 
 SHOWN = 8
 """Frames in a panel."""
+
+CELL = 128
+"""Pixels that a cell has at least: skeletons of fewer are blots. Smaller images are enlarged before they are drawn on."""
 
 FAR = 0.2
 """Metres of P-MPJPE from which a pose counts as failed (Fig. 5)."""
@@ -61,21 +65,23 @@ def _panel(
     frames: Frames, shown: Tensor, skeleton_images: Tensor, points: Tensor, joints: Tensor, reel: Reel
 ) -> Picture:
     skeleton, side = reel.skeleton, shown.shape[-1]
-    root = skeleton.root
+    root, times = skeleton.root, math.ceil(CELL / side)
+
+    def enlarged(pictures: Tensor) -> list[Picture]:
+        large = pictures.repeat_interleave(times, -1).repeat_interleave(times, -2)
+        return [to_bytes(picture.movedim(0, -1)) for picture in large]
+
     truth = (frames.joints - frames.joints[:, root].unsqueeze(1)).double().numpy()
     about = (joints - joints[:, root].unsqueeze(1)).double().numpy()
     reach = reach_of(truth, skeleton)
-    images = [to_bytes(image.movedim(0, -1)) for image in frames.image]
+    places = (times * (points + 0.5) - 0.5).double().numpy()  # pixel centres are integers
     drawn = ((skeleton_images + 1) / 2).clamp(0, 1).expand(-1, 3, -1, -1)
     rows = [
-        [to_bytes(image.movedim(0, -1)) for image in shown],
-        [to_bytes(image.movedim(0, -1)) for image in drawn],
-        [
-            draw_skeleton(image, each.double().numpy(), skeleton, 1.5)
-            for image, each in zip(images, points, strict=True)
-        ],
+        enlarged(shown),
+        enlarged(drawn),
+        [draw_skeleton(image, each, skeleton) for image, each in zip(enlarged(frames.image), places, strict=True)],
         *(
-            [draw_skeleton_3d(pose, skeleton, side, turn, reach) for pose in poses]
+            [draw_skeleton_3d(pose, skeleton, times * side, turn, reach) for pose in poses]
             for turn in (0.0, 90.0)
             for poses in (about, truth)
         ),
