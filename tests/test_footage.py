@@ -83,17 +83,21 @@ def test_a_pan_is_told_from_a_person_who_walks(tmp_path: Path, still: Path) -> N
         background_motion(Clip(still, 0, 6), frames=1)
 
 
-def test_motion_is_the_root_mean_square_of_the_smallest_differences(tmp_path: Path) -> None:
-    """Two grey levels, by hand: lossless, the left half of the picture brightens from 0.2 to 0.6 of white."""
-    path = tmp_path / "a.mkv"
+def lossless(path: Path, images: np.ndarray) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=RATE)
         stream.height, stream.width, stream.pix_fmt = *SIZE, "bgr0"
-        for number in range(60):
-            image = np.full((*SIZE, 3), 51, np.uint8)
-            image[:, :48] = 51 if number < 30 else 153
+        for image in images:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")))
         container.mux(stream.encode())
+    return path
+
+
+def test_motion_is_the_root_mean_square_of_the_smallest_differences(tmp_path: Path) -> None:
+    """Two grey levels, by hand: lossless, the left half of the picture brightens from 0.2 to 0.6 of white."""
+    images = np.full((60, *SIZE, 3), 51, np.uint8)
+    images[30:, :, :48] = 153
+    path = lossless(tmp_path / "a.mkv", images)
     half = 0.4 * np.sqrt(0.5)
     assert background_motion(Clip(path, 0, 6), frames=2, share=1.0) == pytest.approx(half, abs=2e-3)
     assert background_motion(Clip(path, 0, 6), frames=2, share=0.75) == pytest.approx(0.4 * np.sqrt(1 / 3), abs=2e-2)
@@ -114,14 +118,7 @@ def test_footage_is_split_and_broken_videos_are_counted(tmp_path: Path, still: P
 
 
 def test_a_dives_background_is_of_the_first_frames_bottom_and_the_last_ones_top(tmp_path: Path) -> None:
-    path = tmp_path / "a.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=RATE)
-        stream.height, stream.width, stream.pix_fmt = *SIZE, "bgr0"
-        for number in range(40):
-            image = np.full((*SIZE, 3), number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="bgr0")))
-        container.mux(stream.encode())
+    path = lossless(tmp_path / "a.mkv", np.full((40, *SIZE, 3), np.arange(40, dtype=np.uint8).reshape(40, 1, 1, 1)))
     # The clip is of the frames 10 to 29.
     background = halves_background(Clip(path, 10 / RATE, 30 / RATE))
     half = SIZE[0] // 2

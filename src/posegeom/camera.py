@@ -88,7 +88,13 @@ class PerspectiveCamera:
         )
 
     def resize(self, size: tuple[int, int]) -> PerspectiveCamera:
-        """The camera of the image resampled to `size`; the image still spans [−0.5, W − 0.5]."""
+        """The camera of the image resampled to `size`; the image still spans [−0.5, W − 0.5].
+
+        Example:
+            >>> from posegeom import PerspectiveCamera
+            >>> PerspectiveCamera(focal=150.0, center=None, size=(128, 128)).resize((64, 64)).focal
+            (75.0, 75.0)
+        """
         height, width = check_size(size)
         return self._resampled((width / self.size[1], height / self.size[0]), (0.0, 0.0), (height, width))
 
@@ -103,6 +109,13 @@ class PerspectiveCamera:
         Returns:
             The camera whose projection of a point is where the point lies in the crop. It has tensor
             intrinsics if `box` is a tensor.
+
+        Example:
+            The middle half of the image, as large as the image was.
+
+            >>> from posegeom import PerspectiveCamera
+            >>> PerspectiveCamera(focal=150.0, center=None, size=(128, 128)).crop((0.5, 0.5, 0.0, 0.0)).focal
+            (300.0, 300.0)
         """
         height, width = self.size if size is None else check_size(size)
         sx: Tensor | float

@@ -228,6 +228,19 @@ class Puppet:
             TypeError, ValueError: a picture that is no (h, w) integers, a part without pixels, a missing joint.
 
         Source: 000 §3.1, "erosion followed by Gaussian blurring of binary part segments".
+
+        Example:
+            A robot of two parts, painted as two bars that meet at its elbow.
+
+            >>> import torch
+            >>> from posegeom import Puppet, Skeleton
+            >>> arm = Skeleton("arm", ("base", "elbow", "hand"), (-1, 0, 1), mirror=(0, 1, 2))
+            >>> labels = torch.zeros(16, 32, dtype=torch.int64)
+            >>> labels[6:10, 2:16], labels[6:10, 16:30] = 1, 2
+            >>> joints = {"base": (2, 7.5), "elbow": (15.5, 7.5), "hand": (29, 7.5)}
+            >>> puppet = Puppet.from_labels(labels, joints, arm, erosion=1.0, blur=0.5)
+            >>> puppet.parts, puppet.shape.shape
+            (('elbow', 'hand'), torch.Size([2, 16, 32]))
         """
         from scipy import ndimage
 

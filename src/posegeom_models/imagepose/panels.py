@@ -18,7 +18,7 @@ SHOWN = 8
 """Frames in a panel."""
 
 CELL = 128
-"""Pixels that a cell has at least: skeletons of fewer are blots. Smaller images are enlarged before they are drawn on."""
+"""Pixels that a cell has at least: skeletons of fewer are blots. Smaller images are enlarged and then drawn on."""
 
 FAR = 0.2
 """Metres of P-MPJPE from which a pose counts as failed (Fig. 5)."""
