@@ -250,7 +250,25 @@ def test_a_video_that_breaks_half_way_leaves_nothing_behind(tmp_path: Path) -> N
     assert reel.seconds.tolist() == pytest.approx([0, 0.5, 0, 0.5, 1.0])
 
 
+def test_recordings_whose_video_is_not_there_are_refused_or_skipped(tmp_path: Path) -> None:
+    """Also where the video is asked for its rate."""
+    film(tmp_path / "a.mp4", 2)
+    samples = [
+        Sample("Synthetic", name, number, BODY_17, FrameReference(tmp_path / f"{name}.mp4", number),
+               joints=pose(0), camera=CAMERA, box=(20.0, 20.0, 60.0, 60.0))
+        for name in ("a", "b")
+        for number in range(2)
+    ]  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"b\.mp4"):
+        Reel.from_samples(samples, BODY_17, 16)
+    with pytest.warns(UserWarning, match=r"1 of 2 sequences skipped: .*b\.mp4"):
+        reel = Reel.from_samples(samples, BODY_17, 16, skip_broken=True)
+    assert reel.seconds.tolist() == pytest.approx([0, 1 / RATE])
+
+
 def test_folders_without_a_clip_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="background must be one of median, halves, got 'panorama'"):
+        Reel.from_footage(tmp_path, 16, rate=2, background="panorama")
     with pytest.raises(FileNotFoundError, match="no videos in this folder"):
         Reel.from_footage(tmp_path, 16, rate=2)
     film(tmp_path / "a.mp4", 2)

@@ -214,13 +214,6 @@ class Reel:
             raise ValueError("samples must be at least one, got none")
         if rate is None and isinstance(samples, Samples):
             rate = samples.protocol.frame_rate
-        paces = {key: rate or _rate_of([pose.sample for pose in poses]) for key, poses in sequences.items()}
-        for key, pace in paces.items():
-            if pace is None and len(sequences[key]) > 1:
-                raise ValueError(
-                    f"rate must be given: {key[0]} has no one rate, or did not come as Samples, and its images are no "
-                    "frames of videos"
-                )
         strip, order = Strip(size), list[_Pose]()
         people: dict[tuple[str, str], int] = {}
         identity: list[int] = []
@@ -229,7 +222,8 @@ class Reel:
             poses.sort(key=lambda pose: pose.sample.frame)
             of_sequence, begun = [pose.sample for pose in poses], len(strip)
             try:
-                for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, paces[key] or 1.0, still):
+                pace = rate or _rate_of(of_sequence)
+                for cut in cut_samples(of_sequence, [pose.square for pose in poses], size, pace, still):
                     strip.add(number, cut)
             except (MotionFileError, FileNotFoundError) as error:
                 if not skip_broken:
@@ -302,6 +296,8 @@ class Reel:
             FileNotFoundError: no such folder or file, or no video in it.
             ValueError: no clip in any video.
         """
+        if background not in BACKGROUNDS:
+            raise ValueError(f"background must be one of {', '.join(BACKGROUNDS)}, got {background!r}")
         videos = list_videos(folder)
         found = None if boxes is None else read_boxes(boxes)
         strip, skipped = Strip(size), list[str]()
@@ -479,13 +475,18 @@ class _Pose(NamedTuple):
     known: Tensor
 
 
-def _rate_of(samples: Sequence[Sample]) -> float | None:
-    """Of the video that they are frames of; None where they are files of their own."""
+def _rate_of(samples: Sequence[Sample]) -> float:
+    """Of the video that samples are frames of; of a single file, whatever."""
     image = samples[0].image
-    if image is None or image.number is None:
-        return None
-    with Video(image.path) as video:
-        return video.rate
+    if image is not None and image.number is not None:
+        with Video(image.path) as video:
+            return video.rate
+    if len(samples) > 1:
+        raise ValueError(
+            f"rate must be given: {samples[0].source} has no one rate, or did not come as Samples, and its images are "
+            "no frames of videos"
+        )
+    return 1.0
 
 
 def _pose(sample: Sample, skeleton: Skeleton, margin: float | None, missing: str) -> _Pose:
