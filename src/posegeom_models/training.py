@@ -217,11 +217,11 @@ class Descent(Generic[Batch]):
         if self.fabric.world_size == 1:
             return
         filled = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-        held = filled[0].new_tensor([float(gradient is not None) for gradient in gradients])
-        joined = torch.cat([*(gradient.flatten() for gradient in filled), held])
+        mine = [gradient is not None for gradient in gradients]
+        joined = torch.cat([*(gradient.flatten() for gradient in filled), filled[0].new_tensor(mine)])
         mean = torch.as_tensor(self.fabric.all_reduce(joined, reduce_op="mean"))
         *pieces, shares = mean.split([*(gradient.numel() for gradient in filled), len(filled)])
-        somewhere = [True] * len(filled) if held.all() else (shares > 0).tolist()
+        somewhere = mine if all(mine) else (shares > 0).tolist()
         for place, piece in enumerate(pieces):
             gradients[place] = piece.view_as(filled[place]) if somewhere[place] else None
 
