@@ -34,6 +34,16 @@ def halvings_of(size: int, stride: int, decoder_widths: Sequence[int]) -> int:
     return halvings
 
 
+def check_trunk(backbone: str, weights: str | None, lifted: bool, mirrored: bool) -> None:
+    """Raise a ValueError where fields of a configuration ask for what its backbone is not."""
+    if lifted and backbone != "pyramid":
+        raise ValueError(f"lifted needs the pyramid's key points, got backbone {backbone!r}")
+    if mirrored and not lifted:
+        raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
+    if weights is not None and backbone == "pyramid":
+        raise ValueError(f"weights are of a ResNet, and the pyramid is none: leave out {weights!r}")
+
+
 class ResNetTrunk(nn.Module):
     """A torchvision ResNet up to the end of a stage: images (B, 3, H, W) in [0, 1] to (B, channels, H/s, W/s).
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from posegeom_models.data.files import replace_text
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -62,11 +64,7 @@ class Log:
         path = self.folder / "metrics.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if _step_of(line) <= self.start]
-            if len(kept) < len(lines):
-                temporary = path.with_name(f".{path.name}.tmp")
-                temporary.write_text("".join(kept), encoding="utf-8")
-                temporary.replace(path)
+            replace_text(path, "".join(line for line in lines if _step_of(line) <= self.start))
 
     def advance(self) -> None:
         """One more step."""

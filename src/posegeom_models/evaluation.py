@@ -17,6 +17,7 @@ from torchmetrics import Metric
 
 import posegeom as pg
 from posegeom.capsules import part_joints
+from posegeom_models.data.files import replace_text
 from posegeom_models.data.lsp import IGNORED
 from posegeom_models.data.reels import Reel
 
@@ -404,9 +405,7 @@ def write(folder: Path, name: str, scores: Mapping[str, Any]) -> tuple[Path, Pat
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{name}.json", folder / f"{name}.csv"
     for path, text in zip(paths, (json.dumps(scores, indent=1) + "\n", _csv(scores)), strict=True):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(path)
+        replace_text(path, text)
     return paths
 
 

@@ -27,6 +27,7 @@ from torch import nn
 
 import posegeom
 from posegeom_models import checkpoints
+from posegeom_models.data.files import replace_text
 from posegeom_models.data.reels import Reel
 from posegeom_models.evaluation import Constants, Prediction
 
@@ -202,8 +203,8 @@ class Run:
             before = [{name: told.get(name) for name in here}, *told.get("continued", [])]
             if here not in before:
                 told["continued"] = [*before[1:], here]
-        _write(self.folder / "run.json", json.dumps(told, indent=1) + "\n")
-        _write(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
+        replace_text(self.folder / "run.json", json.dumps(told, indent=1) + "\n")
+        replace_text(self.folder / "config.yaml", yaml.safe_dump(plain(self.config), sort_keys=False))
         puppet = getattr(getattr(self.config, "network", None), "puppet", None)
         if puppet is not None and not (goes_on and self._puppet.is_file()):
             temporary = self._puppet.with_name(".puppet.npz.tmp")
@@ -342,15 +343,6 @@ def _read_facts(folder: Path) -> dict[str, Any]:
     if not isinstance(told, dict) or not isinstance(told.get("continued", []), list):
         raise ValueError(f"{folder}: run.json cannot be read: it must hold what a run.json of posegeom train holds")
     return told
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once, and only if it changes."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _commit() -> str | None:

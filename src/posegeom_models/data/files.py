@@ -1,4 +1,4 @@
-"""Motion files as bytes, lines and numbers, and the error that names the file and the line."""
+"""Files as bytes, lines and numbers, the error that names the file and the line, and texts written whole."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ def read_bytes(path: Path) -> bytes:
     if not content:
         raise MotionFileError(f"{path}: the file is empty")
     return content
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and only if that changes it."""
+    content = text.encode("utf-8")
+    if path.is_file() and path.read_bytes() == content:
+        return
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from posegeom_models.backbones import (
     ConvolutionStack,
     KeyPyramid,
     ResNetTrunk,
+    check_trunk,
     halvings_of,
     key_points,
     key_points_both_ways,
@@ -80,12 +81,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_choices(self, ablation=ABLATIONS)
         halvings = halvings_of(self.size, self.stride, self.decoder_widths)
-        if self.lifted and self.backbone != "pyramid":
-            raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone!r}")
-        if self.weights is not None and self.backbone == "pyramid":
-            raise ValueError(f"weights are of a ResNet, and the pyramid is none: leave out {self.weights!r}")
-        if self.mirrored and not self.lifted:
-            raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
+        check_trunk(self.backbone, self.weights, self.lifted, self.mirrored)
         if len(self.appearance_widths) < halvings:
             raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")
         for name in ("appearance_widths", "decoder_widths"):

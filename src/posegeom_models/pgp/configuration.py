@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from posegeom_models.backbones import halvings_of
+from posegeom_models.backbones import check_trunk, halvings_of
 from posegeom_models.data.rendered import RenderedConfig
 from posegeom_models.ranges import check_choices, check_numbers
 from posegeom_models.training import OPTIMIZERS, TrainingConfig
@@ -91,12 +91,7 @@ class NetworkConfig:
         if not self.far > 1:
             raise ValueError(f"far must be above 1, got {self.far}")
         halvings = halvings_of(self.size, self.stride, self.decoder_widths)
-        if self.lifted and self.backbone != "pyramid":
-            raise ValueError(f"lifted needs the pyramid's key points, got backbone {self.backbone}")
-        if self.weights is not None and self.backbone == "pyramid":
-            raise ValueError(f"weights are of a ResNet, and the pyramid is none: leave out {self.weights!r}")
-        if self.mirrored and not self.lifted:
-            raise ValueError("mirrored takes means of key points, and the branches see more than these: set lifted")
+        check_trunk(self.backbone, self.weights, self.lifted, self.mirrored)
         if self.backbone == "pyramid":
             if len(self.appearance_widths) < halvings:
                 raise ValueError(f"appearance_widths must be at least {halvings}, got {self.appearance_widths}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from posegeom_models.commands import STANDARD, progress
+from posegeom_models.data.files import replace_text
 from posegeom_models.data.reels import Film, Reel
 from posegeom_models.data.rendered import RenderedBenchmark, RenderedConfig
 from posegeom_models.data.shuffling import share_of
@@ -100,9 +101,7 @@ def run_analyze(options: AnalyzeOptions) -> Path:
     _show(found)
     path = options.run / "analysis" / f"{options.split}.json"
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    replace_text(path, json.dumps(found, indent=1) + "\n")
     print(f"written: {path}")
     return path
 
