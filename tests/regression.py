@@ -40,6 +40,8 @@ class Numbers:
 class TwoLosses:
     """A network with a body and a head, each moved by a loss of its own; noise from the global generator."""
 
+    recordable = False
+
     def __init__(self, poison_at: int = -1) -> None:
         torch.manual_seed(0)
         self.networks = nn.ModuleDict(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from copy import copy
 from dataclasses import fields, replace
 from functools import partial
@@ -43,10 +44,10 @@ def data() -> PgpData:
 class Watch(Descent[PgpBatch]):
     """A descent that notes what every loss changes: parameters, and batch statistics."""
 
-    def minimize(self, name: str, objective: Objective[PgpBatch], batch: PgpBatch) -> None:
+    def minimize(self, name: str, objective: Objective[PgpBatch], batch: PgpBatch, case: Hashable = None) -> None:
         recipe = self.recipe
         before = {key: value.clone() for key, value in recipe.networks.state_dict().items()}
-        super().minimize(name, objective, batch)
+        super().minimize(name, objective, batch, case)
         after = recipe.networks.state_dict()
         changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
         parameters = {key for key, _ in recipe.networks.named_parameters()}
@@ -118,11 +119,11 @@ def test_frozen_sides_are_as_before_and_learn_again(data: PgpData) -> None:
     watch = Watch(recipe, data, 2)
     minimize = watch.minimize
 
-    def note(name: str, objective: Objective[PgpBatch], batch: PgpBatch) -> None:
+    def note(name: str, objective: Objective[PgpBatch], batch: PgpBatch, case: Hashable = None) -> None:
         encoder = recipe.networks.encoder
         frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
         seen.append((frozen, encoder.trunk.training, recipe.networks.decoder.training))
-        minimize(name, objective, batch)
+        minimize(name, objective, batch, case)
 
     object.__setattr__(watch, "minimize", note)
     recipe.step(watch, data.batch(2, 0, 1), 2)
@@ -224,9 +225,9 @@ def test_an_iteration_has_one_pose_p_z_in_all_its_losses(data: PgpData) -> None:
     seen: list[Pose | None] = []
     minimize = watch.minimize
 
-    def note(name: str, objective: Objective[PgpBatch], batch: PgpBatch) -> None:
+    def note(name: str, objective: Objective[PgpBatch], batch: PgpBatch, case: Hashable = None) -> None:
         seen.append(batch.pose)
-        minimize(name, objective, batch)
+        minimize(name, objective, batch, case)
 
     object.__setattr__(watch, "minimize", note)
     recipe.step(watch, batch, 1)
@@ -291,6 +292,22 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: PgpData) ->
     run(tmp_path / "parts", 8)
     resumed = run(tmp_path / "parts", 10)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_replays_the_losses_that_it_would_compute(tmp_path: Path) -> None:
+    """Odd and even iterations, steps on labels, and the second β."""
+    values = []
+    for graphs in (False, True):
+        training = replace(CONFIG.training, steps=24, accelerator="cuda", graphs=graphs, log_every=1)
+        config = replace(CONFIG, training=training, base_share=0.5, beta_steps=6)
+        recipe: Any = PgpRecipe(config)
+        train(recipe, PgpData(config), training, tmp_path / str(graphs), launch(training), quiet=True)
+        lines = (tmp_path / str(graphs) / "metrics.jsonl").read_text().splitlines()
+        values.append([json.loads(line) for line in lines])
+    for plain, replayed in zip(*values, strict=True):
+        for name in plain.keys() - {"samples_per_second", "waiting"}:
+            assert replayed[name] == pytest.approx(plain[name], rel=0.05, abs=1e-4), (plain["step"], name)
 
 
 def test_predictions_hold_pose_and_parts(data: PgpData) -> None:

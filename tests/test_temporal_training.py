@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,12 @@ class Watch(Descent[TemporalBatch]):
         self.recipe = recipe
         self.moved: dict[str, tuple[set[str], set[str]]] = {}
 
-    def minimize(self, name: str, objective: Objective[TemporalBatch], batch: TemporalBatch) -> None:
+    def minimize(
+        self, name: str, objective: Objective[TemporalBatch], batch: TemporalBatch, case: Hashable = None
+    ) -> None:
         networks = self.recipe.networks
         before = {key: value.clone() for key, value in networks.state_dict().items()}
-        super().minimize(name, objective, batch)
+        super().minimize(name, objective, batch, case)
         changed = {key for key, value in networks.state_dict().items() if not torch.equal(value, before[key])}
         parameters = {key for key, _ in networks.named_parameters()}
         self.moved[name] = _modules(changed & parameters), _modules(changed - parameters)

@@ -150,7 +150,8 @@ class KeyPyramid(nn.Module):
             maps = merge(finer + up)
         logits: Tensor = self.heads(maps).float()
         height, width = logits.shape[-2:]
-        places = soft_argmax(logits) / torch.tensor([width, height], device=logits.device) - 0.5
+        x, y = soft_argmax(logits).unbind(-1)
+        places = torch.stack((x / width, y / height), dim=-1) - 0.5
         peaks = logits.flatten(2).softmax(-1).amax(-1)
         return torch.cat((places.flatten(1), peaks, deepest.float()), dim=1), logits
 

@@ -44,7 +44,7 @@ MODELS = {
 """What can be trained, by name: the packages that hold a recipe.py and the configurations that ship."""
 
 CHANGEABLE = (
-    *("accumulate", "accelerator", "devices", "machines", "threads", "workers"),
+    *("accumulate", "accelerator", "devices", "graphs", "machines", "threads", "workers"),
     *("checkpoint_every", "keep", "log_every", "picture_every"),
 )
 """Fields of the configuration that may change when a run goes on: they say where and how, not what is learnt."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from posegeom_models import checkpoints
 from posegeom_models.curves import Log
+from posegeom_models.graphs import Gradients, Graphs
 from posegeom_models.ranges import check_choices, check_numbers
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class TrainingConfig:
         keep: how many checkpoints stay.
         log_every: steps between points of the curves.
         picture_every: steps between pictures in the log; 0 draws none.
+        graphs: record the losses and their gradients as CUDA graphs and replay these, on one GPU: small networks do not
+            wait for their launches then. For recipes whose losses can be recorded, those of `ksp` and `pgp`.
         clip_norm: largest norm of a loss's gradient; 0 for any.
         warmup: steps in which the learning rates rise to their values.
         decay: "none", or "cosine": from there the learning rates fall to 0 by a cosine over all steps.
@@ -71,6 +74,7 @@ class TrainingConfig:
     keep: int = 2
     log_every: int = 20
     picture_every: int = 0
+    graphs: bool = False
     clip_norm: float = 0.0
     warmup: int = 0
     decay: str = "none"
@@ -94,6 +98,11 @@ class TrainingConfig:
                 f"batch_size must be a multiple of devices x machines x accumulate = "
                 f"{self.devices * self.machines * self.accumulate}, got {self.batch_size}"
             )
+        if self.graphs and self.devices * self.machines * self.accumulate > 1:
+            raise ValueError(
+                "graphs needs devices, machines and accumulate of 1, got "
+                f"{self.devices}, {self.machines} and {self.accumulate}: a graph is of one process's whole batch"
+            )
         check_numbers(self, "at least 0", "seed", "workers", "threads", "picture_every", "warmup", "clip_norm")
         if self.seed >= 2**31:  # the seeds of single steps, made of it, must fit into 63 bits
             raise ValueError(f"seed must be below 2**31, got {self.seed}")
@@ -115,11 +124,13 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
 class Recipe(Protocol[Batch]):
     """A model in training, as its paper tells it.
 
-    `networks` is all that is saved. `optimizers` has one optimizer per named loss.
+    `networks` is all that is saved. `optimizers` has one optimizer per named loss. `recordable` says whether its losses
+    may be recorded (`posegeom_models.graphs.Graphs`).
     """
 
     networks: nn.Module
     optimizers: Mapping[str, Optimizer]
+    recordable: bool
 
     def step(self, train: Descent[Batch], batch: Batch, number: int) -> None:
         """Step `number`: one or more calls of `train.minimize`, in the paper's order."""
@@ -158,6 +169,7 @@ class Descent(Generic[Batch]):
         source: for the parts of a batch.
         config: accumulation and clipping.
         step: number of the step.
+        graphs: recordings of the losses; None to compute them anew.
     """
 
     fabric: Fabric
@@ -165,12 +177,19 @@ class Descent(Generic[Batch]):
     source: BatchSource[Batch]
     config: TrainingConfig
     step: int = 0
+    graphs: Graphs | None = None
     values: dict[str, Tensor] = field(default_factory=dict)
 
-    def minimize(self, name: str, objective: Objective[Batch], batch: Batch) -> None:
+    def minimize(self, name: str, objective: Objective[Batch], batch: Batch, case: Hashable = None) -> None:
         """One step of optimizer `name` on the sum of the terms that `objective` gives for (parts of) the batch.
 
         Only that optimizer's parameters receive a gradient; it is the mean over all parts and processes.
+
+        Args:
+            name: of the loss.
+            objective: its terms for a batch.
+            batch: this process's share.
+            case: numbers that `objective` was made with, if they change in a training: a recording is of one case.
 
         Raises:
             DivergenceError: a term is NaN or infinite; names the step, the term and the samples.
@@ -183,12 +202,9 @@ class Descent(Generic[Batch]):
         count = self.config.accumulate
         for number in range(count):
             part = batch if count == 1 else self.source.part(batch, number, count)
-            with self.fabric.autocast():
-                terms = objective(part)
-                total = torch.stack([term.float() if term.dtype != torch.float64 else term for term in terms.values()])
-                total = total.sum() / count
+            compute = partial(self._gradients, objective, parameters)
+            terms, found = compute(part) if self.graphs is None else self.graphs.gradients((name, case), compute, part)
             self._note(name, terms, count)
-            found = torch.autograd.grad(total, parameters, allow_unused=True)
             for place, gradient in enumerate(found):
                 if gradient is not None:  # the parameter had a part in the loss
                     earlier = sums[place]
@@ -204,10 +220,18 @@ class Descent(Generic[Batch]):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
+    def _gradients(self, objective: Objective[Batch], parameters: Sequence[Tensor], part: Batch) -> Gradients:
+        with self.fabric.autocast():
+            terms = objective(part)
+            total = torch.stack([term.float() if term.dtype != torch.float64 else term for term in terms.values()])
+            total = total.sum() / self.config.accumulate
+        found = torch.autograd.grad(total, parameters, allow_unused=True)
+        return Gradients({term: value.detach() for term, value in terms.items()}, list(found))
+
     def _note(self, name: str, terms: Mapping[str, Tensor], count: int) -> None:
         for term, value in terms.items():
             label = f"{name}/{term}"
-            self.values[label] = self.values.get(label, torch.zeros((), device=value.device)) + value.detach() / count
+            self.values[label] = self.values.get(label, torch.zeros((), device=value.device)) + value / count
 
     def _average(self, parameters: Sequence[Tensor], gradients: list[Tensor | None]) -> None:
         """The mean gradient of all processes; where one has none, others may, and zeros stand in for it.
@@ -376,12 +400,18 @@ def train(
     """Train until `config.steps`, from the newest checkpoint in `folder` if there is one; return the last values.
 
     Raises:
-        ValueError: the checkpoint is damaged or another model's, or other processes do not have it.
+        ValueError: the checkpoint is damaged or another model's, or other processes do not have it; graphs are asked
+            for where there can be none.
         DivergenceError: a loss was not finite. The last checkpoint is from before that.
         Interrupted: Ctrl-C; a checkpoint of the last finished step has been written.
         OSError: a checkpoint could not be written; the one before it is untouched.
     """
+    if config.graphs and not recipe.recordable:
+        raise ValueError("training.graphs must be false: this model's losses change from step to step")
+    if config.graphs and fabric.device.type != "cuda":
+        raise ValueError(f"training.graphs needs a CUDA device, got {fabric.device}")
     to_device(recipe, fabric.device)
+    graphs = Graphs() if config.graphs else None
     saved = checkpoints.find(folder / "checkpoints")
     start, seconds = saved[-1].step if saved else 0, 0.0
     _check_same_start(fabric, start, folder)
@@ -408,7 +438,7 @@ def train(
             log.waited += time.perf_counter() - waited
             # Everything random in the step follows from its number: nothing needs to be saved to resume it.
             torch.manual_seed((config.seed * 1_000_003 + step) * 4_093 + fabric.global_rank)
-            descent = Descent(fabric, recipe.optimizers, source, config, step)
+            descent = Descent(fabric, recipe.optimizers, source, config, step, graphs)
             recipe.step(descent, batch, step)
             _share_statistics(fabric, recipe.networks)
             # One step late: looking at a step's values at once would keep a GPU waiting for its next step.

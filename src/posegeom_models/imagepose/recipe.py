@@ -105,6 +105,8 @@ class ImageposeRecipe:
     does not have), Ω has L_Ω, and Λ has the rest, with an optimizer each.
     """
 
+    recordable = False
+
     def __init__(self, config: ImageposeConfig) -> None:
         self.config, self.skeleton = config, SKELETONS[config.skeleton]
         torch.manual_seed(config.training.seed)

@@ -30,6 +30,8 @@ class KspRecipe:
     In the second stage L_UNP rests, and the labels of the variant take its place.
     """
 
+    recordable = True
+
     def __init__(self, config: KspConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)

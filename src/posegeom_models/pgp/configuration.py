@@ -17,7 +17,7 @@ ABLATIONS = ("none", "without_fk")
 
 NOT_NEGATIVE = (
     *("beta", "beta_later", "beta_steps", "lambda_bones", "lambda_points", "lambda_view", "lambda_heat"),
-    *("pose_rate", "parts_rate", "invariance_rate", "elevation", "spread", "pair_gap", "turn", "jitter"),
+    *("pose_rate", "parts_rate", "invariance_rate", "views_rate", "elevation", "spread", "pair_gap", "turn", "jitter"),
 )
 """Fields that may be 0."""
 
@@ -137,6 +137,8 @@ class PgpConfig:
             everywhere. The paper: 1.
         invariance_rate: learning rate of L_I^c and L_{a_s}, over `learning_rate`: an appearance that is the same for
             everybody solves both. The paper: 1.
+        views_rate: learning rate of the loss of two views, over `learning_rate`: a pose that is the same for everybody
+            solves the half of it. The paper: 1.
         optimizer: "adagrad", the paper's, or "adam", which needs fewer steps.
         lifted_poses: with network.lifted, so many poses of D_z teach the pose's branches in every step, as key points
             without an image.
@@ -179,6 +181,7 @@ class PgpConfig:
     pose_rate: float = 1.0
     parts_rate: float = 1.0
     invariance_rate: float = 1.0
+    views_rate: float = 1.0
     optimizer: str = "adagrad"
     lifted_poses: int = 128
     unpaired_poses: int = 20_000

@@ -42,9 +42,10 @@ def l_image_u(
 def bone_error(joints: Tensor, skeleton: pg.Skeleton) -> Tensor:
     """|b − α| in metres: the bone-length constraint on joints (B, J, 3) that no T_fk made (§4.3)."""
     assert skeleton.lengths is not None  # the encoder's check
-    lengths = torch.linalg.vector_norm(pg.bone_vectors(joints, skeleton), dim=-1)
-    apart: Tensor = lengths - lengths.new_tensor(skeleton.lengths)
-    return apart.abs().mean()
+    lengths = torch.linalg.vector_norm(pg.bone_vectors(joints, skeleton), dim=-1).unbind(-1)
+    # Bone by bone: all lengths in one tensor would be copied to the GPU in every step, and wait for it.
+    apart = [length - known for length, known in zip(lengths, skeleton.lengths, strict=True)]
+    return torch.stack(apart).abs().mean()
 
 
 def l_image_c(networks: PgpNetworks, source: Tensor, target: Tensor, pose: Pose) -> Mapping[str, Tensor]:

@@ -30,6 +30,8 @@ class PgpRecipe:
     an energy has one for each side.
     """
 
+    recordable = True
+
     def __init__(self, config: PgpConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
@@ -60,7 +62,7 @@ class PgpRecipe:
             "a_encoder": make(of_encoder(invariance_rate), invariance_rate),
             "a_decoder": make(decoder, invariance_rate),
             "labelled": make(pose if config.variant == "semi" else without_depth, rate),
-            "views": make(pose, rate),
+            "views": make(pose, config.views_rate * rate),
             "lifted": make(branches, rate),
         }
 
@@ -85,7 +87,7 @@ class PgpRecipe:
             with frozen(resting):
                 train.minimize(f"p3d_{learning}", self._p3d, batch)
                 train.minimize(f"a_{learning}", self._a, batch)
-        train.minimize("image_u", partial(self._image_u, beta), batch)
+        train.minimize("image_u", partial(self._image_u, beta), batch, case=beta)
         train.minimize("image_c", self._image_c, batch)
         train.minimize("seg", self._seg, batch)
 

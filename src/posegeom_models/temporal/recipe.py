@@ -59,6 +59,8 @@ class TemporalRecipe:
     in the pre-training, when L_DSL does not (S.1).
     """
 
+    recordable = False
+
     def __init__(self, config: TemporalConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)

@@ -146,6 +146,8 @@ def _statistics(poses: Poses, config: LiftingConfig, generator: torch.Generator)
 class LiftingRecipe:
     """First L_NF over data moves the flow, then L_base + L_NF + L_bl moves Λ; each has its own optimizer and rates."""
 
+    recordable = False
+
     def __init__(self, config: LiftingConfig, skeleton: pg.Skeleton = pg.H36M_17) -> None:
         self.config, self.skeleton = config, skeleton
         torch.manual_seed(config.training.seed)
