@@ -475,14 +475,20 @@ def bounded_translation(raw: Tensor, camera: PerspectiveCamera, radius: float | 
         low, high = (center + 0.5) / focal, (extent - 0.5 - center) / focal
         edges.append((low, high, _secant(low), _secant(high)))
     nearest = [rho * (sl + sh) / (low + high) for low, high, sl, sh in edges]
-    z_min = torch.maximum(*(torch.as_tensor(value, dtype=dtype, device=raw.device) for value in nearest))
-    z = z_min * (1 + (far - 1) * torch.sigmoid(raw[..., 2].to(dtype)))
+    z = _larger(*nearest) * (1 + (far - 1) * torch.sigmoid(raw[..., 2].to(dtype)))
     sideways = []
     for axis, (low, high, secant_low, secant_high) in enumerate(edges):
         start, stop = -low * z + rho * secant_low, high * z - rho * secant_high
         reach = ((stop - start) / 2).clamp(min=0)
         sideways.append((start + stop) / 2 + reach * torch.tanh(raw[..., axis].to(dtype)))
     return torch.stack(torch.broadcast_tensors(*sideways, z), dim=-1).to(raw.dtype)
+
+
+def _larger(first: float | Tensor, second: float | Tensor) -> float | Tensor:
+    """Of two numbers, or of two tensors: one in the camera, or a radius that is one, has made both of them tensors."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.maximum(first, second)
+    return max(first, second)
 
 
 def _secant(tangent: float | Tensor) -> float | Tensor:
