@@ -21,7 +21,7 @@ demo: $(STAMP)  ## fit pose and cameras to pictures of real motion, write demo/
 
 test: $(STAMP)  ## every test, in parallel; then the Triton kernels once more, in their interpreter
 	$(BIN)/python -m pytest -n auto --dist worksteal
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_contract.py tests/test_kernels.py tests/test_kernels_joints.py tests/test_kernels_kinematics.py
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/test_contract.py tests/test_kernels.py tests/test_kernels_camera.py tests/test_kernels_joints.py tests/test_kernels_kinematics.py
 
 bench: $(STAMP)  ## speed and memory on this CPU, or with DEVICE=cuda on the GPU; writes docs/benchmarks.md
 	KINETO_LOG_LEVEL=5 $(BIN)/python -m benchmarks.run --device $(DEVICE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -43,6 +44,40 @@ def forward_kinematics(directions: Tensor, hip_angle: Tensor, skeleton: Skeleton
         for joint in level:
             position[joint] = position[skeleton.parents[joint]] + length_of[joint] * limb[joint]
     return torch.stack([position[joint] for joint in range(len(skeleton.joints))], dim=-2)
+
+
+def project(points: Tensor, focal: float, center: tuple[float, float]) -> Tensor:
+    """Pixels f x / z + c, without a lens."""
+    depth = points[..., 2].clamp(min=1e-3)
+    return torch.stack([focal * points[..., axis] / depth + center[axis] for axis in (0, 1)], dim=-1)
+
+
+def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
+    """Rz(roll) · Rx(elevation) · C · Rz(azimuth), factor by factor."""
+    facing = azimuth.new_tensor([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
+    return _about(roll, 2) @ _about(elevation, 0) @ facing @ _about(azimuth, 2)
+
+
+def _about(angle: Tensor, axis: int) -> Tensor:
+    """The right-handed rotation about x (0) or z (2)."""
+    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
+    about_x = (one, zero, zero, zero, cos, -sin, zero, sin, cos)
+    about_z = (cos, -sin, zero, sin, cos, zero, zero, zero, one)
+    return torch.stack(about_z if axis == 2 else about_x, dim=-1).reshape(*angle.shape, 3, 3)
+
+
+def angles_from_sincos(sincos: Tensor) -> Tensor:
+    """The angle of each pair."""
+    return torch.atan2(sincos[..., 0], sincos[..., 1])
+
+
+def bounded_translation(raw: Tensor, focal: float, side: int, radius: float, far: float) -> Tensor:
+    """The translation for a square image whose principal point is its middle."""
+    tangent = side / 2 / focal
+    inset = radius * math.sqrt(1 + tangent**2)
+    z = inset / tangent * (1 + (far - 1) * torch.sigmoid(raw[..., 2]))
+    reach = (tangent * z - inset).clamp(min=0)
+    return torch.stack((reach * torch.tanh(raw[..., 0]), reach * torch.tanh(raw[..., 1]), z), dim=-1)
 
 
 def joint_heatmaps(points: Tensor, size: tuple[int, int], sigma: float) -> Tensor:

@@ -16,6 +16,8 @@ Size = tuple[int, int]
 Contender = Callable[..., object]
 
 SIGMA, WIDTH, GAMMA = 3.0, 2.0, 0.224
+CAMERA = pg.PerspectiveCamera(150.0, None, (128, 128))
+RADIUS, FAR = 1.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,28 @@ def person(generator: torch.Generator, batch: int, side: int) -> Tensor:
     return (flat - (low + high) / 2) / (high - low)[..., 1:].clamp(min=1) * 0.6 * side + side / 2
 
 
+def camera_call(operator: str, batch: int, items: int) -> tuple[tuple[Tensor, ...], dict[str, Contender]]:
+    """Inputs and contenders of an operator of cameras, `items` of which each sample has."""
+    generator = torch.Generator().manual_seed(0)
+    if operator == "project":
+        points = torch.randn(batch, items, 3, generator=generator) * 0.4 + torch.tensor([0.0, 0.0, 3.0])
+        return (points,), {
+            "ours": lambda p: pg.project(p, CAMERA)[0],
+            "eager": lambda p: naive.project(p, 150.0, (63.5, 63.5)),
+        }
+    if operator == "camera_rotation":
+        angles = tuple(torch.randn(batch, items, generator=generator) for _ in range(3))
+        return angles, {"ours": pg.camera_rotation, "eager": naive.camera_rotation}
+    if operator == "angles_from_sincos":
+        pairs = torch.randn(batch, items, 2, generator=generator)
+        return (pairs,), {"ours": pg.angles_from_sincos, "eager": naive.angles_from_sincos}
+    raw = torch.randn(batch, items, 3, generator=generator)
+    return (raw,), {
+        "ours": lambda r: pg.bounded_translation(r, CAMERA, RADIUS, FAR),
+        "eager": lambda r: naive.bounded_translation(r, 150.0, 128, RADIUS, FAR),
+    }
+
+
 def workload(
     operator: str,
     batch: int,
@@ -76,6 +100,10 @@ def workload(
         }
         inputs = tuple(value.to(device, rounded or dtype).to(dtype) for value in given)
         return Workload(operator, batch, items, (), inputs, 2, contenders)
+    if operator in ("project", "camera_rotation", "angles_from_sincos", "bounded_translation"):
+        values, contenders = camera_call(operator, batch, items)
+        inputs = tuple(value.to(device, rounded or dtype).to(dtype) for value in values)
+        return Workload(operator, batch, items, (), inputs, len(inputs), contenders)
     joints = items + 1 if operator in ("limb_maps", "skeleton_image") else items
     points = (torch.rand(batch, joints, 2, generator=generator) * 0.8 + 0.1) * side
     points = points.to(device, rounded or dtype).to(dtype)

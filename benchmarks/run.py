@@ -58,7 +58,17 @@ PLAN = {
         )
         for side in (128, 256)
     ]
-    + [("forward_kinematics", batch, 17, 0) for batch in (64, 4096)],
+    + [
+        (operator, batch, items, 0)
+        for operator, items in (
+            ("forward_kinematics", 17),
+            ("project", 17),
+            ("camera_rotation", 1),
+            ("angles_from_sincos", 3),
+            ("bounded_translation", 1),
+        )
+        for batch in (64, 4096)
+    ],
 }
 DTYPES = {"cpu": [torch.float32], "cuda": [torch.float32, torch.bfloat16]}
 

@@ -220,6 +220,7 @@ CASES = (
         "project",
         lambda p: pg.project(p, CAMERA),
         given(_in_front),
+        kernel=True,
         inductor=True,
         degenerate=(Degenerate("on the camera plane", (f64([[[0.0, 0.0, 0.0]]]),), {0: f64([[[1.2e5, 1.2e5, 1.0]]])}),),
     ),
@@ -234,11 +235,12 @@ CASES = (
         lambda u, d: pg.unproject(u, d, LENS),
         given(uniform(5, 60, B, 5, 2), uniform(1, 4, B, 5)),
     ),
-    OpCase("camera_rotation", pg.camera_rotation, given(normal(B), normal(B), normal(B))),
+    OpCase("camera_rotation", pg.camera_rotation, given(normal(B), normal(B), normal(B)), kernel=True),
     OpCase(
         "angles_from_sincos",
         pg.angles_from_sincos,
         given(normal(B, 3, 2)),
+        kernel=True,
         degenerate=(Degenerate("zero pair", (zeros(1, 3, 2),), {0: zeros(1, 3, 2)}),),
     ),
     OpCase(
@@ -246,6 +248,12 @@ CASES = (
         lambda raw, radius: pg.bounded_translation(raw, CAMERA, radius),
         given(normal(B, 3), uniform(0.8, 1.2, B)),
         inductor=True,
+    ),
+    OpCase(
+        "bounded_translation with one radius",
+        lambda raw: pg.bounded_translation(raw, CAMERA, 1.1),
+        given(normal(B, 3)),
+        kernel=True,
     ),
     OpCase("lift", pg.lift, given(normal(B, 4, 2, scale=0.1), normal(B, 4))),
     OpCase(

@@ -7,6 +7,7 @@ them on the CPU, in Triton's interpreter; `make test` does both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import posegeom
-from posegeom import _dispatch, kinematics, maps, puppet, segmentation
+from posegeom import _dispatch, camera, kinematics, maps, puppet, segmentation
 from tests.cases import CASES as ALL_CASES
 from tests.cases import DEVICE, INTERPRETED, Inputs, OpCase, outputs
 
@@ -76,14 +77,19 @@ def test_every_operator_has_a_case() -> None:
 def test_kernels_run_where_they_can_and_only_there(case: OpCase, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without this, a wrong dispatch would let every other test here compare the reference with itself."""
     seen = []
-    decide = _dispatch.runs_triton
 
-    def watch(*arguments: object) -> bool:
-        seen.append(decide(*arguments))
-        return seen[-1]
+    def watch(module: ModuleType, name: str) -> None:
+        decide = getattr(_dispatch, name)
+
+        def watched(*arguments: object, **options: str) -> bool:
+            seen.append(decide(*arguments, **options))
+            return seen[-1]
+
+        monkeypatch.setattr(module, name, watched)
 
     for module in (kinematics, maps, puppet, segmentation):
-        monkeypatch.setattr(module, "runs_triton", watch)
+        watch(module, "runs_triton")
+    watch(camera, "runs_triton_eagerly")
     run(case, make(case))
     assert seen
     assert seen[0] == (INTERPRETED or DEVICE == "cuda")

@@ -19,6 +19,22 @@ AFFINE = dict.fromkeys(
     ("linear", "mu", "bar", "template", "anchors", "depth", "by_linear", "by_mu", "by_across", "by_depth"), "compute"
 )
 MAPS = dict.fromkeys(("shape_out", "uncertainty_out", "by_shape", "by_uncertainty", "image", "maps", "gradient"), "io")
+ANGLES = ("azimuth", "elevation", "roll", "by_azimuth", "by_elevation", "by_roll", "rotation", "angles")
+CAMERAS = dict.fromkeys(
+    (
+        *ANGLES,
+        "sincos",
+        "by_sincos",
+        "raw",
+        "by_raw",
+        "translation",
+        "pixels_out",
+        "depth_out",
+        "by_pixels_out",
+        "by_depth_out",
+    ),
+    "io",
+)
 POINTERS = {
     **dict.fromkeys(("precision", "weight", "sums", "across", "stretch", "hides", "by_hides"), "compute"),
     **dict.fromkeys(("points", "by_points", "out", "by_maps", "by_foreground", "foreground", "uncertainty"), "io"),
@@ -27,6 +43,7 @@ POINTERS = {
     **CHAINS,
     **AFFINE,
     **MAPS,
+    **CAMERAS,
     "counts": "i64",
     "fixed_point": "fp64",
 }
@@ -40,6 +57,7 @@ def tile(shape):
 def kernels():
     """(kernel, constants, warps) in every form that a launcher asks for, with the tiles of an image of 128 x 128."""
     from posegeom.kernels import (
+        camera,
         kinematics,
         maps_bones,
         maps_heatmaps,
@@ -75,6 +93,12 @@ def kernels():
         yield kinematics._forward_kinematics_bwd_kernel, {"HAS_HIP": given}, 1
         yield puppet_joints._part_affines_fwd_kernel, {"HAS_ACROSS": given, "PARTS": 16}, 1
         yield puppet_joints._part_affines_bwd_kernel, {"HAS_ACROSS": given, "PARTS": 16, "JOINTS": 32}, 1
+    for pixels, depth in ((True, False), (False, True), (True, True)):
+        yield camera._project_bwd_kernel, {"HAS_PIXELS": pixels, "HAS_DEPTH": depth}, 4
+    for name in ("camera_rotation", "angles_from_sincos", "bounded_translation"):
+        yield getattr(camera, f"_{name}_fwd_kernel"), {}, 4
+        yield getattr(camera, f"_{name}_bwd_kernel"), {}, 4
+    yield camera._project_fwd_kernel, {}, 4
     yield segmentation_hiding._part_hiding_fwd_kernel, {"PARTS": 16}, 1
     yield segmentation_hiding._part_hiding_bwd_kernel, {"PARTS": 16, "JOINTS": 32}, 1
     for kernel, tiling in (
@@ -117,11 +141,11 @@ def fewer():
 @pytest.mark.parametrize(
     ("forms", "count", "compute", "io"),
     [
-        pytest.param(kernels, 32, "fp32", "fp32", id="every form in fp32"),
+        pytest.param(kernels, 42, "fp32", "fp32", id="every form in fp32"),
         # Machine code takes seconds to make, most of all for fp64: what is left out when less is given, is left out
         # in every type.
-        pytest.param(fewer, 19, "fp32", "bf16", id="bf16"),
-        pytest.param(fewer, 19, "fp64", "fp64", id="fp64"),
+        pytest.param(fewer, 27, "fp32", "bf16", id="bf16"),
+        pytest.param(fewer, 27, "fp64", "fp64", id="fp64"),
     ],
 )
 def test_every_kernel_compiles_for_hopper(forms, count, compute, io):
@@ -146,6 +170,7 @@ def test_no_puppet_has_tiles_of_sixteen_rows_of_sixteen_columns(parts):
 
 def test_the_list_of_kernels_is_complete():
     from posegeom.kernels import (
+        camera,
         kinematics,
         maps_bones,
         maps_heatmaps,
@@ -158,6 +183,7 @@ def test_the_list_of_kernels_is_complete():
     )
 
     modules = (
+        camera,
         kinematics,
         maps_bones,
         maps_heatmaps,

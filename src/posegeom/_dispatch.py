@@ -31,7 +31,27 @@ def runs_triton(backend: str, *values: object) -> bool:
     if backend == "torch":
         return False
     given = [value for value in values if isinstance(value, Tensor)]
-    reason = _obstacle(given)
+    return _settled(backend, _obstacle(given))
+
+
+def runs_triton_eagerly(backend: str, *values: object, unless: str = "") -> bool:
+    """`runs_triton` for kernels that save launches and nothing else: inside `torch.compile` the plain form is taken.
+
+    `unless` is the operator's own reason why its kernel cannot take this call, or empty.
+
+    Raises:
+        ValueError: as `runs_triton`.
+    """
+    check_choice("backend", backend, BACKENDS)
+    if backend == "torch":
+        return False
+    if torch.compiler.is_compiling():
+        unless = "torch.compile fuses this operator's plain PyTorch form itself"
+    return _settled(backend, unless) and runs_triton(backend, *values)
+
+
+def _settled(backend: str, reason: str) -> bool:
+    """True without a reason against the kernel; with one False, or an error where the kernel was asked for."""
     if reason and backend == "triton":
         raise ValueError(f'backend="triton" cannot run here: {reason}; use backend="auto" or "torch"')
     return not reason

@@ -19,6 +19,7 @@ from posegeom._checks import (
     check_size,
     compute_dtype,
 )
+from posegeom._dispatch import runs_triton_eagerly
 from posegeom.frames import axis_rotation, compose, unit_vector
 
 NEAREST = 1e-3
@@ -185,6 +186,15 @@ def _joined(columns: list[float | Tensor]) -> tuple[float, float] | Tensor:
     )
 
 
+def _tensor_in_camera(camera: PerspectiveCamera) -> str:
+    """Why a kernel cannot take this camera; empty where its intrinsics are numbers."""
+    if isinstance(camera.focal, Tensor) or isinstance(camera.center, Tensor):
+        return (
+            "the kernel takes only cameras whose focal length and centre are Python numbers, and here one is a tensor"
+        )
+    return ""
+
+
 def _per_point(camera: PerspectiveCamera, points: Tensor, dtype: torch.dtype) -> list[Tensor | float]:
     """f_x, f_y, c_x, c_y and the five distortion numbers (if any), each a number or (*B, 1) for (*B, J) points."""
     check_same_device(
@@ -206,7 +216,7 @@ def _per_point(camera: PerspectiveCamera, points: Tensor, dtype: torch.dtype) ->
     return values
 
 
-def project(points: Tensor, camera: PerspectiveCamera) -> tuple[Tensor, Tensor]:
+def project(points: Tensor, camera: PerspectiveCamera, backend: str = "auto") -> tuple[Tensor, Tensor]:
     """Pixels and depth of points in the camera's frame.
 
         x′ = x / max(z, 1e-3),   y′ = y / max(z, 1e-3),   r² = x′² + y′²,
@@ -217,13 +227,15 @@ def project(points: Tensor, camera: PerspectiveCamera) -> tuple[Tensor, Tensor]:
     Args:
         points: (*B, J, 3) in the camera's frame, metres (x right, y down, z forward).
         camera: its intrinsics; tensors in it broadcast over the batch.
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels). The kernel
+            takes cameras of Python numbers without distortion.
 
     Returns:
         pixels (*B, J, 2) and depth (*B, J), the unclamped z, both in the dtype of `points`.
 
     Raises:
         TypeError: `points` is no floating-point tensor.
-        ValueError: a wrong shape, different devices.
+        ValueError: a wrong shape, different devices, or a backend that cannot run.
 
     Degenerate cases: points behind or in the camera plane are projected at depth 1e-3, with zero gradient to z
     through the pixels. The distortion terms of points more than 1e3 off-axis are those at 1e3, which keeps r⁶
@@ -239,12 +251,23 @@ def project(points: Tensor, camera: PerspectiveCamera) -> tuple[Tensor, Tensor]:
         (tensor([[88.5000, 63.5000]]), tensor([2.]))
     """
     check_points("points", points, "J", 3)
-    dtype = compute_dtype(points)
-    values = _per_point(camera, points, dtype)
-    x, y, z = points.to(dtype).unbind(-1)
+    values = _per_point(camera, points, compute_dtype(points))
+    unless = _tensor_in_camera(camera)
+    if camera.distortion is not None:
+        unless = "the kernel knows no lens, and this camera has a distortion"
+    if runs_triton_eagerly(backend, points, unless=unless):
+        from posegeom.kernels.camera import project as kernel
+
+        return kernel(points, values)
+    return projected(points, values)
+
+
+def projected(points: Tensor, values: Sequence[Tensor | float]) -> tuple[Tensor, Tensor]:
+    """Pixels and depth from f_x, f_y, c_x, c_y and, with a lens, its five numbers."""
+    x, y, z = points.to(compute_dtype(points)).unbind(-1)
     depth = z.clamp(min=NEAREST)
     x, y = x / depth, y / depth
-    if camera.distortion is not None:
+    if len(values) > 4:
         x, y = _distort(x, y, values[4:])
     fx, fy, cx, cy = values[:4]
     pixels = torch.stack(torch.broadcast_tensors(fx * x + cx, fy * y + cy), dim=-1)
@@ -252,7 +275,7 @@ def project(points: Tensor, camera: PerspectiveCamera) -> tuple[Tensor, Tensor]:
     return pixels.to(points.dtype), points[..., 2].expand(pixels.shape[:-1]).clone()
 
 
-def _distort(x: Tensor, y: Tensor, coefficients: list[Tensor | float]) -> tuple[Tensor, Tensor]:
+def _distort(x: Tensor, y: Tensor, coefficients: Sequence[Tensor | float]) -> tuple[Tensor, Tensor]:
     k1, k2, p1, p2, k3 = coefficients
     xc, yc = x.clamp(-WIDEST, WIDEST), y.clamp(-WIDEST, WIDEST)
     r2 = xc * xc + yc * yc
@@ -330,7 +353,7 @@ def _newton_step(
     return x + (yy * dx - xy * dy) / determinant, y + (xx * dy - xy * dx) / determinant
 
 
-def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
+def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor, *, backend: str = "auto") -> Tensor:
     """The rotation from the canonical frame to the frame of a camera that looks at the person.
 
         R = Rz(roll) · Rx(elevation) · C · Rz(azimuth),   C = [[0, 1, 0], [0, 0, −1], [−1, 0, 0]]
@@ -349,13 +372,14 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
         azimuth: (*B,) radians.
         elevation: (*B,) radians.
         roll: (*B,) radians; the three broadcast.
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, 3, 3) with p_cam = R p + t, in the dtype of `azimuth`.
 
     Raises:
         TypeError: an angle is no floating-point tensor.
-        ValueError: shapes that do not fit, different devices.
+        ValueError: shapes that do not fit, different devices, or a backend that cannot run.
 
     Source: 000 §3.2a (three rotation angles); the order is ours.
 
@@ -369,7 +393,16 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
     for name, angle in (("azimuth", azimuth), ("elevation", elevation), ("roll", roll)):
         check_floating(name, angle)
     check_same_device(azimuth=azimuth, elevation=elevation, roll=roll)
-    check_batches(azimuth=azimuth.shape, elevation=elevation.shape, roll=roll.shape)
+    batch = check_batches(azimuth=azimuth.shape, elevation=elevation.shape, roll=roll.shape)
+    if runs_triton_eagerly(backend, azimuth, elevation, roll):
+        from posegeom.kernels.camera import camera_rotation as kernel
+
+        return kernel(azimuth.expand(batch), elevation.expand(batch), roll.expand(batch))
+    return rotation_of_angles(azimuth, elevation, roll)
+
+
+def rotation_of_angles(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
+    """The product of `camera_rotation`, entry by entry."""
     dtype = compute_dtype(azimuth)
     turn, tilt, spin = torch.broadcast_tensors(azimuth.to(dtype), elevation.to(dtype), roll.to(dtype))
     s_a, s_e, s_r = turn.sin(), tilt.sin(), spin.sin()
@@ -383,18 +416,19 @@ def camera_rotation(azimuth: Tensor, elevation: Tensor, roll: Tensor) -> Tensor:
     return torch.stack(entries, dim=-1).reshape(*turn.shape, 3, 3).to(azimuth.dtype)
 
 
-def angles_from_sincos(sincos: Tensor) -> Tensor:
+def angles_from_sincos(sincos: Tensor, backend: str = "auto") -> Tensor:
     """Angles from (sine, cosine) pairs that need not be normalised: atan2(s, c).
 
     Args:
         sincos: (*B, 3, 2), each pair (sine, cosine) of any length; any number of angles works.
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels).
 
     Returns:
         (*B, 3) radians in (−π, π].
 
     Raises:
         TypeError: no floating-point tensor.
-        ValueError: a last size other than 2.
+        ValueError: a last size other than 2, or a backend that cannot run.
 
     Degenerate cases: the pair (0, 0) gives 0 with zero gradient.
 
@@ -408,12 +442,27 @@ def angles_from_sincos(sincos: Tensor) -> Tensor:
     """
     check_floating("sincos", sincos)
     check_shape("sincos", sincos, ("*B", "A", 2))
+    if runs_triton_eagerly(backend, sincos):
+        from posegeom.kernels.camera import angles_from_sincos as kernel
+
+        return kernel(sincos)
+    return angles_of_pairs(sincos)
+
+
+def angles_of_pairs(sincos: Tensor) -> Tensor:
+    """atan2 of pairs brought to length one, so that a zero pair has an angle and a gradient."""
     pairs = sincos.to(compute_dtype(sincos)).flip(-1)
     cosine, sine = unit_vector(pairs, zero_to_x=True).unbind(-1)
     return torch.atan2(sine, cosine).to(sincos.dtype)
 
 
-def bounded_translation(raw: Tensor, camera: PerspectiveCamera, radius: float | Tensor, far: float = 3.0) -> Tensor:
+Side = tuple[float | Tensor, float | Tensor, float | Tensor, float | Tensor]
+"""Along an axis: tangents l and r of the image's edges, and ρ √(1 + l²) and ρ √(1 + r²)."""
+
+
+def bounded_translation(
+    raw: Tensor, camera: PerspectiveCamera, radius: float | Tensor, far: float = 3.0, backend: str = "auto"
+) -> Tensor:
     """A camera translation for which a sphere round the person stays inside the image, whatever `raw` is.
 
     With ρ the radius, l and r the tangents of the left and right image edges (for y: top and bottom),
@@ -430,13 +479,15 @@ def bounded_translation(raw: Tensor, camera: PerspectiveCamera, radius: float | 
         radius: ρ in metres, a number or a tensor that broadcasts with (*B,): the distance from the pelvis to the
             farthest joint.
         far: the largest distance, in units of z_min; above 1.
+        backend: "auto"; "triton" to have the kernel or an error, "torch" never to have it (docs/kernels). The kernel
+            takes cameras and radii of Python numbers.
 
     Returns:
         (*B, 3) translation t in metres, in the dtype of `raw`.
 
     Raises:
         TypeError: `raw` is no floating-point tensor.
-        ValueError: a wrong shape, a radius ≤ 0, far ≤ 1, a camera with distortion.
+        ValueError: a wrong shape, a radius ≤ 0, far ≤ 1, a camera with distortion, or a backend that cannot run.
 
     Source: 000 §3.2a, "restricted translations ensuring that the camera-view captures all the skeleton joints";
     the paper gives no formula.
@@ -463,26 +514,48 @@ def bounded_translation(raw: Tensor, camera: PerspectiveCamera, radius: float | 
         rho = check_number("radius", radius, above=0)
     check_same_device(raw=raw, radius=radius, **{"camera.focal": camera.focal, "camera.center": camera.center})
 
-    edges = []
+    nearest: list[float | Tensor] = []
+    sides: list[Side] = []
     height, width = camera.size
-    sides = zip(_columns(camera.focal), _columns(camera.center), (width, height), strict=True)
-    for focal, center, extent in sides:
+    axes = zip(_columns(camera.focal), _columns(camera.center), (width, height), strict=True)
+    for focal, center, extent in axes:
         for name, value in (("camera.focal", focal), ("camera.center", center)):
             if isinstance(value, Tensor):
                 check_batches(**{"raw": raw.shape[:-1], name: value.shape})
         focal = focal.to(dtype) if isinstance(focal, Tensor) else focal
         center = center.to(dtype) if isinstance(center, Tensor) else center
         low, high = (center + 0.5) / focal, (extent - 0.5 - center) / focal
-        edges.append((low, high, _secant(low), _secant(high)))
-    nearest = [rho * (sl + sh) / (low + high) for low, high, sl, sh in edges]
-    z_min = torch.maximum(*(torch.as_tensor(value, dtype=dtype, device=raw.device) for value in nearest))
-    z = z_min * (1 + (far - 1) * torch.sigmoid(raw[..., 2].to(dtype)))
+        secant_low, secant_high = _secant(low), _secant(high)
+        nearest.append(rho * (secant_low + secant_high) / (low + high))
+        sides.append((low, high, rho * secant_low, rho * secant_high))
+    unless = _tensor_in_camera(camera)
+    if isinstance(radius, Tensor):
+        unless = "the kernel takes only a radius that is a Python number, and here it is a tensor"
+    z_min = _larger(*nearest)
+    if runs_triton_eagerly(backend, raw, unless=unless):
+        from posegeom.kernels.camera import bounded_translation as kernel
+
+        return kernel(raw, z_min, far, sides)
+    return translation_within(raw, z_min, far, sides)
+
+
+def translation_within(raw: Tensor, z_min: float | Tensor, far: float, sides: Sequence[Side]) -> Tensor:
+    """A translation between the sides of the image in x and y, and between z_min and far · z_min."""
+    values = raw.to(compute_dtype(raw))
+    z = z_min * (1 + (far - 1) * torch.sigmoid(values[..., 2]))
     sideways = []
-    for axis, (low, high, secant_low, secant_high) in enumerate(edges):
-        start, stop = -low * z + rho * secant_low, high * z - rho * secant_high
+    for axis, (low, high, inset_low, inset_high) in enumerate(sides):
+        start, stop = -low * z + inset_low, high * z - inset_high
         reach = ((stop - start) / 2).clamp(min=0)
-        sideways.append((start + stop) / 2 + reach * torch.tanh(raw[..., axis].to(dtype)))
+        sideways.append((start + stop) / 2 + reach * torch.tanh(values[..., axis]))
     return torch.stack(torch.broadcast_tensors(*sideways, z), dim=-1).to(raw.dtype)
+
+
+def _larger(first: float | Tensor, second: float | Tensor) -> float | Tensor:
+    """Of two numbers, or of two tensors: one in the camera, or a radius that is one, has made both of them tensors."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.maximum(first, second)
+    return max(first, second)
 
 
 def _secant(tangent: float | Tensor) -> float | Tensor:
