@@ -565,6 +565,8 @@ class _BoundedTranslation(torch.autograd.Function):
                     stride,
                     *_scalars(nearest, far - 1, *sides[0], *sides[1]),
                     COMPUTE=tl_dtype(raw),
+                    # Rounded alike, opposite edges have the middle of a centred image at exactly 0.
+                    enable_fp_fusion=False,
                 )
         return translation
 
