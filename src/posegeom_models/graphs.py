@@ -99,23 +99,25 @@ def copied(batch: Any) -> tuple[list[Tensor], Any]:
 
 
 def _leaves(value: Any) -> Iterator[Tensor | None]:
-    """The tensors of (named) tuples in tuples, in order, and None where there is none.
+    """The tensors of (named) tuples and lists in one another, in order, and None where there is none.
 
     Raises:
         TypeError: something else: what it holds would be that of the recorded batch for ever.
     """
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):  # pinned memory makes lists of tuples without names
         for each in value:
             yield from _leaves(each)
     elif value is None or isinstance(value, Tensor):
         yield value
     else:
-        raise TypeError(f"a recorded batch must be tuples of tensors and None, got {type(value).__name__} in it")
+        raise TypeError(
+            f"a recorded batch must be tuples or lists of tensors and None, got {type(value).__name__} in it"
+        )
 
 
 def _made_of(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same tuples with other tensors."""
-    if isinstance(value, tuple):
+    """The same tuples and lists with other tensors."""
+    if isinstance(value, (tuple, list)):
         parts = [_made_of(each, tensors) for each in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     return next(tensors) if isinstance(value, Tensor) else value

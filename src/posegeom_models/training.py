@@ -53,8 +53,8 @@ class TrainingConfig:
         keep: how many checkpoints stay.
         log_every: steps between points of the curves.
         picture_every: steps between pictures in the log; 0 draws none.
-        graphs: record the losses and their gradients as CUDA graphs and replay these, on one GPU: small networks do not
-            wait for their launches then. For recipes whose losses can be recorded, those of `ksp` and `pgp`.
+        graphs: on a CUDA device, record the losses and their gradients as graphs and replay these: small networks then
+            do not wait for their launches. For one device, and for `pgp`.
         clip_norm: largest norm of a loss's gradient; 0 for any.
         warmup: steps in which the learning rates rise to their values.
         decay: "none", or "cosine": from there the learning rates fall to 0 by a cosine over all steps.
@@ -100,7 +100,7 @@ class TrainingConfig:
             )
         if self.graphs and self.devices * self.machines * self.accumulate > 1:
             raise ValueError(
-                "graphs needs devices, machines and accumulate of 1, got "
+                "graphs must be false where devices, machines or accumulate is above 1, got "
                 f"{self.devices}, {self.machines} and {self.accumulate}: a graph is of one process's whole batch"
             )
         check_numbers(self, "at least 0", "seed", "workers", "threads", "picture_every", "warmup", "clip_norm")
@@ -401,17 +401,15 @@ def train(
 
     Raises:
         ValueError: the checkpoint is damaged or another model's, or other processes do not have it; graphs are asked
-            for where there can be none.
+            for and the recipe's losses cannot be recorded.
         DivergenceError: a loss was not finite. The last checkpoint is from before that.
         Interrupted: Ctrl-C; a checkpoint of the last finished step has been written.
         OSError: a checkpoint could not be written; the one before it is untouched.
     """
     if config.graphs and not recipe.recordable:
         raise ValueError("training.graphs must be false: this model's losses change from step to step")
-    if config.graphs and fabric.device.type != "cuda":
-        raise ValueError(f"training.graphs needs a CUDA device, got {fabric.device}")
     to_device(recipe, fabric.device)
-    graphs = Graphs() if config.graphs else None
+    graphs = Graphs() if config.graphs and fabric.device.type == "cuda" else None
     saved = checkpoints.find(folder / "checkpoints")
     start, seconds = saved[-1].step if saved else 0, 0.0
     _check_same_start(fabric, start, folder)

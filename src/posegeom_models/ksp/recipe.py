@@ -30,7 +30,7 @@ class KspRecipe:
     In the second stage L_UNP rests, and the labels of the variant take its place.
     """
 
-    recordable = True
+    recordable = False  # nobody has tried it
 
     def __init__(self, config: KspConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
         self.config, self.skeleton = config, skeleton
