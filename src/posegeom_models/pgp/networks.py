@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -240,17 +242,18 @@ class Head(nn.Module):
         self.fine = Residual(width + parts, _widths(width, config))
         self.output = nn.Conv2d(width + parts, outputs, 1)
 
-    def forward(self, maps: Tensor, parts: Tensor) -> Tensor:
-        """Maps of D (B, C, H/2, W/2) and p (B, L, H, W), to (B, outputs, H, W)."""
-        maps = _doubled(self.coarse(_conditioned(maps, parts)))
-        output: Tensor = self.output(_conditioned(self.fine(_conditioned(maps, parts)), parts))
+    def forward(self, maps: Tensor, levels: Sequence[Tensor]) -> Tensor:
+        """Maps of D (B, C, H/2, W/2) and p of `Decoder.levels`, to (B, outputs, H, W)."""
+        coarse, fine = levels[-2:]
+        maps = _doubled(self.coarse(_beside(maps, coarse)))
+        output: Tensor = self.output(_beside(self.fine(_beside(maps, fine)), fine))
         return output.float()
 
 
 class Decoder(nn.Module):
     """D, D_I and D_seg: appearance a and part maps p to an image Î and a segmentation ŷ (§3.2b, 004 Fig. 3).
 
-    The part maps are resized to every level, and join the maps there.
+    The part maps join the maps at every level, in its resolution.
     """
 
     def __init__(self, config: NetworkConfig, parts: int) -> None:
@@ -281,31 +284,39 @@ class Decoder(nn.Module):
 
     def forward(self, parts: Tensor, appearance: Tensor) -> tuple[Tensor, Tensor]:
         """Of p (B, L, H, W) and a (B, Ch, h, w): Î (B, 3, H, W) in [0, 1] and ŷ (B, L + 1, H, W), background last."""
-        maps = self.common(parts, appearance)
-        return self.image_head(maps, parts).sigmoid(), self.parts_head(maps, parts).softmax(1)
+        levels = self.levels(parts)
+        maps = self.common(levels, appearance)
+        return self.image_head(maps, levels).sigmoid(), self.parts_head(maps, levels).softmax(1)
 
     def image(self, parts: Tensor, appearance: Tensor) -> Tensor:
         """Î alone."""
-        drawn: Tensor = self.image_head(self.common(parts, appearance), parts)
+        levels = self.levels(parts)
+        drawn: Tensor = self.image_head(self.common(levels, appearance), levels)
         return drawn.sigmoid()
 
     def segmentation(self, parts: Tensor, appearance: Tensor) -> Tensor:
         """ŷ alone."""
-        said: Tensor = self.parts_head(self.common(parts, appearance), parts)
+        levels = self.levels(parts)
+        said: Tensor = self.parts_head(self.common(levels, appearance), levels)
         return said.softmax(1)
 
-    def common(self, parts: Tensor, appearance: Tensor) -> Tensor:
+    def levels(self, parts: Tensor) -> list[Tensor]:
+        """The part maps p (B, L, H, W) at all resolutions of D and its heads, from the appearance's to its own."""
+        levels = [parts]
+        for _ in range(len(self.stages) + 1):
+            levels.insert(0, nn.functional.avg_pool2d(levels[0], 2))
+        return levels
+
+    def common(self, levels: Sequence[Tensor], appearance: Tensor) -> Tensor:
         """D alone: the maps that D_I and D_seg begin with."""
         maps = appearance
-        for stage in self.stages:
-            maps = _doubled(stage(_conditioned(maps, parts)))
+        for stage, parts in zip(self.stages, levels[:-2], strict=True):
+            maps = _doubled(stage(_beside(maps, parts)))
         return maps
 
 
-def _conditioned(maps: Tensor, parts: Tensor) -> Tensor:
-    """Maps with the part maps at their resolution beside them."""
-    height, width = maps.shape[-2:]
-    return torch.cat((maps, nn.functional.adaptive_avg_pool2d(parts, (height, width)).to(maps.dtype)), dim=1)
+def _beside(maps: Tensor, parts: Tensor) -> Tensor:
+    return torch.cat((maps, parts.to(maps.dtype)), dim=1)
 
 
 def _doubled(maps: Tensor) -> Tensor:

@@ -82,11 +82,12 @@ def l_seg(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Ten
         source: (B, 3, H, W) I_s, which gives a_s.
         pose: p_z.
     """
-    parts = networks.drawn(pose).maps[:, :-1]
-    decoder, maps = networks.decoder, networks.decoder.common(parts, networks.encoder.appearance(source))
-    said = decoder.parts_head(maps, parts).softmax(1)
+    decoder = networks.decoder
+    levels = decoder.levels(networks.drawn(pose).maps[:, :-1])
+    maps = decoder.common(levels, networks.encoder.appearance(source))
+    said = decoder.parts_head(maps, levels).softmax(1)
     with torch.no_grad(), statistics_kept(networks):
-        again = networks.encoder.pose(decoder.image_head(maps, parts).sigmoid())
+        again = networks.encoder.pose(decoder.image_head(maps, levels).sigmoid())
         depth = in_view(again.joints, pose.rotation, pose.translation)[..., 2]
         drawn = networks.drawn(pose, depth)
         labels = pg.hard_segmentation(drawn.maps)
