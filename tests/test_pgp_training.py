@@ -264,7 +264,7 @@ def test_every_loss_has_an_optimizer_of_its_own() -> None:
     recipe = PgpRecipe(PgpConfig(network=SMALL, data=CONFIG.data))
     kinds = {type(optimizer) for optimizer in recipe.optimizers.values()}
     assert kinds == {torch.optim.Adagrad}
-    assert len({id(optimizer) for optimizer in recipe.optimizers.values()}) == 10
+    assert len({id(optimizer) for optimizer in recipe.optimizers.values()}) == 11
     assert {group["lr"] for each in recipe.optimizers.values() for group in each.param_groups} == {1e-3}
     slow = PgpRecipe(replace(CONFIG, pose_rate=0.1, optimizer="adam"))
     assert [group["lr"] for group in slow.optimizers["image_u"].param_groups] == pytest.approx([1e-4, 1e-3, 1e-3, 1e-3])
@@ -278,6 +278,9 @@ def test_every_loss_has_an_optimizer_of_its_own() -> None:
     varied = PgpRecipe(replace(CONFIG, invariance_rate=0.5))
     rates = {name: each.param_groups[-1]["lr"] for name, each in varied.optimizers.items()}
     assert {name for name, rate in rates.items() if rate == 5e-4} == {"image_c", "a_encoder", "a_decoder"}
+    seen = PgpRecipe(replace(CONFIG, views_rate=0.5))
+    rates = {name: each.param_groups[-1]["lr"] for name, each in seen.optimizers.items()}
+    assert {name for name, rate in rates.items() if rate == 5e-4} == {"views"}
 
 
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, data: PgpData) -> None:

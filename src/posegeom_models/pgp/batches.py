@@ -16,6 +16,8 @@ from posegeom_models.data.rendered import RenderedBenchmark
 from posegeom_models.data.shuffling import Shuffle, share_of
 from posegeom_models.material import Material
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
+from posegeom_models.pgp.networks import puppet_of
+from posegeom_models.pgp.paint import Paint
 from posegeom_models.pgp.saliency import salient
 from posegeom_models.poses import Pose
 
@@ -26,6 +28,7 @@ BLUR = 0.03
 """Largest standard deviation of the errors of found key points, in image sides."""
 
 TURNS = ("iteration", "labelled", "views")
+"""Those that take frames, each in an order of its own."""
 
 
 class Posed(NamedTuple):
@@ -48,7 +51,7 @@ class PgpBatch(NamedTuple):
     """Samples of one step.
 
     Attributes:
-        target: I_t; or labelled frames, augmented; or frames of the first camera.
+        target: I_t; or labelled frames, augmented; or frames of the first camera. None for painted puppets.
         source: I_s, mirrored and turned; or the same instants by the second camera.
         recolored: (B, 3, H, W) I_t in other colours.
         salient: (B, H, W) m_sal of I_t.
@@ -57,9 +60,10 @@ class PgpBatch(NamedTuple):
         scene: (B, 3, H, W) what is behind the drawings of p_z that E_p is shown; None for BG_c behind all of them.
         pose: p_z as the encoder would say it; the recipe adds it.
         lifted: poses of D_z that nobody draws; None unless network.lifted.
+        paint: of the puppet in the poses `posed`, in a step on painted puppets.
     """
 
-    target: Frames
+    target: Frames | None = None
     source: Frames | None = None
     recolored: Tensor | None = None
     salient: Tensor | None = None
@@ -68,6 +72,7 @@ class PgpBatch(NamedTuple):
     scene: Tensor | None = None
     pose: Pose | None = None
     lifted: Posed | None = None
+    paint: Paint | None = None
 
 
 class PgpData:
@@ -112,18 +117,22 @@ class PgpData:
         # The articulation is D_z's, the lengths are those that T_fk knows: any other pose could not be told again.
         self.unpaired = pg.forward_kinematics(local.directions, local.hip_angle, skeleton)
         self.upright = unpaired.rotation
-        self.backdrops = benchmark.backdrops(
-            range(BACKDROPS if config.elsewhere + config.scenes > 0 else 0), device
-        ).cpu()
+        with_backdrops = config.elsewhere + config.scenes + config.painted_turns > 0
+        self.backdrops = benchmark.backdrops(range(BACKDROPS if with_backdrops else 0), device).cpu()
+        self.parts = puppet_of(config.network, skeleton).parts
         self.constants = material.constants(self.reel)
 
     def batch(self, step: int, rank: int, world_size: int) -> PgpBatch:
         """One process's share of the batch of a step."""
         config, turn = self.config, turn_of(self.config, step)
         size = config.samples_of(turn)
-        numbers = self.orders[turn.name].deal(turn.number * size, size)
         shared = slice(rank, None, world_size)
         generator = torch.Generator().manual_seed((config.training.seed * 1_000_003 + step) * 2 + 1)
+        if turn.name == "painted":
+            posed = rows_of(self._posed(size, generator), shared)
+            paint = rows_of(Paint.random(size, self.parts, self.backdrops, generator), shared)
+            return PgpBatch(posed=posed, paint=paint, lifted=self._lifted(shared, generator))
+        numbers = self.orders[turn.name].deal(turn.number * size, size)
         changes = Changes.random(size, config.jitter, config.turn, generator).rows(shared)
         if turn.name == "views":
             assert self.second is not None  # the variant's
@@ -211,6 +220,8 @@ class PgpData:
         """Clips and frames of a step."""
         turn = turn_of(self.config, step)
         size = self.config.samples_of(turn)
+        if turn.name == "painted":
+            return f"{size} painted puppets"
         numbers = self.orders[turn.name].deal(turn.number * size, size).tolist()
         return "; ".join(
             f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s" for number in numbers

@@ -16,7 +16,16 @@ VARIANTS = ("unsup", "multi-view", "weakly", "semi")
 ABLATIONS = ("none", "without_fk")
 
 NOT_NEGATIVE = (
-    *("beta", "beta_later", "beta_steps", "lambda_bones", "lambda_points", "lambda_view", "lambda_heat"),
+    *(
+        "painted_turns",
+        "beta",
+        "beta_later",
+        "beta_steps",
+        "lambda_bones",
+        "lambda_points",
+        "lambda_view",
+        "lambda_heat",
+    ),
     *("pose_rate", "parts_rate", "invariance_rate", "views_rate", "elevation", "spread", "pair_gap", "turn", "jitter"),
 )
 """Fields that may be 0."""
@@ -116,6 +125,8 @@ class PgpConfig:
         base_share: of the steps before the second stage, "finetuning". Not given.
         labelled_turns: steps on labels (or pairs of views) after each step of Algorithm 1 in the second stage. Not
             given.
+        painted_turns: steps on the puppet in random paint (`posegeom_models.pgp.objective.l_painted`) after each step
+            of Algorithm 1, in both stages. The paper: 0.
         pairs: samples of a step of Algorithm 1, fewer than training.batch_size where labels cost less than pictures; 0
             for as many, the paper's.
         self_supervised: without it, all steps are on labels: the paper's Encoder(Only-3D-sup) (Fig. 4).
@@ -166,6 +177,7 @@ class PgpConfig:
     labelled_share: float = 0.1
     base_share: float = 0.8
     labelled_turns: int = 1
+    painted_turns: int = 0
     pairs: int = 0
     self_supervised: bool = True
     with_unpaired: bool = True
@@ -201,6 +213,8 @@ class PgpConfig:
             raise ValueError(f"network.size must be data.size, {self.data.size}, got {self.network.size}")
         if self.lambda_heat > 0 and self.network.backbone != "pyramid":
             raise ValueError(f"lambda_heat needs the pyramid's heatmaps, got network.backbone {self.network.backbone}")
+        if self.painted_turns and not (self.self_supervised and self.with_unpaired):
+            raise ValueError("painted_turns needs the poses D_z: self_supervised and with_unpaired must be true")
         if not self.self_supervised and self.variant in ("unsup", "multi-view"):
             raise ValueError(f"self_supervised must be true for variant {self.variant}, which has no labels")
         check_numbers(self, "in [0, 1]", "labelled_share", "base_share", "scenes", "elsewhere")
@@ -242,21 +256,31 @@ class PgpConfig:
 
 
 class Turn(NamedTuple):
-    """What a step does: an iteration of Algorithm 1, by number, or "labelled" or "views", the second stage's."""
+    """What a step does, by number: an "iteration" of Algorithm 1, "painted", or later on "labelled" or "views"."""
 
     name: str
     number: int
 
 
 def turn_of(config: PgpConfig, step: int) -> Turn:
-    """Algorithm 1; in the second stage, `labelled_turns` steps of the variant's supervision after each iteration."""
+    """Algorithm 1, with `painted_turns` steps on painted puppets after each iteration.
+
+    In the second stage, `labelled_turns` steps of the variant's supervision come after these.
+    """
     name = "views" if config.variant == "multi-view" else "labelled"
     if not config.self_supervised:
         return Turn(name, step)
     begin = round(config.base_share * config.training.steps)
-    if config.variant == "unsup" or step < begin:
-        return Turn("iteration", step)
-    period, place = divmod(step - begin, 1 + config.labelled_turns)
+    painted, first = config.painted_turns, 0
+    supervised = 0
+    if config.variant != "unsup" and step >= begin:
+        supervised = config.labelled_turns
+        # The base stage's last round may have been cut short.
+        first = -(-begin // (1 + painted))
+        step -= begin
+    period, place = divmod(step, 1 + painted + supervised)
     if place == 0:
-        return Turn("iteration", begin + period)
-    return Turn(name, period * config.labelled_turns + place - 1)
+        return Turn("iteration", first + period)
+    if place <= painted:
+        return Turn("painted", (first + period) * painted + place - 1)
+    return Turn(name, period * supervised + place - 1 - painted)

@@ -323,16 +323,26 @@ def _doubled(maps: Tensor) -> Tensor:
     return nn.functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
 
+def puppet_of(config: NetworkConfig, skeleton: pg.Skeleton) -> pg.Puppet:
+    """The template: the file's, or the built-in capsules.
+
+    Raises:
+        ValueError: the file has another skeleton's, or holds no puppet.
+    """
+    size = (config.size, config.size)
+    puppet = pg.Puppet.capsules(skeleton, size) if config.puppet is None else pg.Puppet.load(config.puppet)
+    if puppet.skeleton.joints != skeleton.joints:
+        raise ValueError(f"{config.puppet} is a puppet of {puppet.skeleton.name}, and {skeleton.name} is wanted")
+    return puppet
+
+
 class PgpNetworks(nn.Module):
     """E, D and the puppet of 000."""
 
     def __init__(self, config: NetworkConfig, skeleton: pg.Skeleton = pg.BODY_17) -> None:
         super().__init__()
         self.config, self.skeleton = config, skeleton
-        size = (config.size, config.size)
-        puppet = pg.Puppet.capsules(skeleton, size) if config.puppet is None else pg.Puppet.load(config.puppet)
-        if puppet.skeleton.joints != skeleton.joints:
-            raise ValueError(f"{config.puppet} is a puppet of {puppet.skeleton.name}, and {skeleton.name} is wanted")
+        puppet = puppet_of(config, skeleton)
         self.joints, self.parts = puppet.joints, puppet.parts
         for name in ("shape", "uncertainty", "anchors", "anchor_counts"):
             self.register_buffer(f"puppet_{name}", getattr(puppet, name))

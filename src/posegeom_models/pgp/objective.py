@@ -13,6 +13,7 @@ from torch import Tensor
 import posegeom as pg
 from posegeom.frames import compose
 from posegeom_models.pgp.networks import PgpNetworks, in_view
+from posegeom_models.pgp.paint import Paint
 from posegeom_models.poses import Pose
 from posegeom_models.supervision import heat_error, supervised, view_error
 from posegeom_models.training import statistics_kept
@@ -117,11 +118,19 @@ def l_p3d(
         lambda_view: weight of `posegeom_models.supervision.view_error`.
         lambda_heat: weight of `posegeom_models.supervision.heat_error`.
     """
-    drawn, side = networks.drawn(pose), networks.config.size
+    drawn = networks.drawn(pose)
     image = networks.decoder.image(drawn.maps[:, :-1], networks.encoder.appearance(source))
     if scene is not None:
         behind = 1 - drawn.foreground.unsqueeze(1)
         image = (image + behind * (scene - networks.config.background)).clamp(0, 1)
+    return _told_again(networks, image, pose, lambda_points, lambda_view, lambda_heat)
+
+
+def _told_again(
+    networks: PgpNetworks, image: Tensor, pose: Pose, lambda_points: float, lambda_view: float, lambda_heat: float
+) -> Mapping[str, Tensor]:
+    """How far E_p is off a pose in an image of it."""
+    side = networks.config.size
     with statistics_kept(networks.encoder):
         again = networks.encoder.pose(image)
     terms = {"p_3D": (pose.joints - again.joints).abs().mean()}
@@ -132,6 +141,39 @@ def l_p3d(
     if lambda_heat > 0:
         terms["heat"] = lambda_heat * heat_error(again, pose.points, side)
     return terms
+
+
+def l_painted(
+    networks: PgpNetworks,
+    pose: Pose,
+    paint: Paint,
+    lambda_points: float = 0.0,
+    lambda_view: float = 0.0,
+    lambda_heat: float = 0.0,
+) -> Mapping[str, Tensor]:
+    """The terms of L_{p_z^3D} for the puppet of p_z in random paint, a term that the paper does not have.
+
+    p_z is data, and no decoder takes part: E_p alone learns. Drawings by D look all alike at first, and an E_p that has
+    seen nothing else finds nobody in photographs; here people have any colours in any place.
+
+    Args:
+        networks: E, and the puppet.
+        pose: p_z.
+        paint: of the puppet.
+        lambda_points: weight of |q_z − q̂_z|.
+        lambda_view: weight of `posegeom_models.supervision.view_error`.
+        lambda_heat: weight of `posegeom_models.supervision.heat_error`.
+    """
+    return _told_again(
+        networks, painted(networks.drawn(pose).maps, paint), pose, lambda_points, lambda_view, lambda_heat
+    )
+
+
+def painted(maps: Tensor, paint: Paint) -> Tensor:
+    """Part maps (B, L + 1, H, W), background last, in paint: images (B, 3, H, W)."""
+    cloth = 1 + paint.strength.view(-1, 1, 1, 1) * (2 * paint.cloth - 1)
+    figure = (maps[:, :-1].unsqueeze(2) * paint.colors[..., None, None]).sum(1) * cloth
+    return (figure + maps[:, -1:] * paint.scene).clamp(0, 1)
 
 
 def l_a(networks: PgpNetworks, source: Tensor, pose: Pose) -> Mapping[str, Tensor]:

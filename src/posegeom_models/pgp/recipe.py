@@ -10,12 +10,24 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
+from posegeom_models.data.reels import Frames
 from posegeom_models.drawing import color_parts
 from posegeom_models.evaluation import Prediction
-from posegeom_models.pgp.batches import PgpBatch, PgpData
+from posegeom_models.pgp.batches import PgpBatch, PgpData, Posed
 from posegeom_models.pgp.configuration import PgpConfig, turn_of
 from posegeom_models.pgp.networks import PgpNetworks
-from posegeom_models.pgp.objective import bone_error, l_a, l_image_c, l_image_u, l_lifted, l_p3d, l_seg, l_views
+from posegeom_models.pgp.objective import (
+    bone_error,
+    l_a,
+    l_image_c,
+    l_image_u,
+    l_lifted,
+    l_p3d,
+    l_painted,
+    l_seg,
+    l_views,
+    painted,
+)
 from posegeom_models.pgp.synthesis import panels, part_labels
 from posegeom_models.poses import Pose
 from posegeom_models.runs import Model
@@ -61,6 +73,7 @@ class PgpRecipe:
             "p3d_decoder": make(decoder, rate),
             "a_encoder": make(of_encoder(invariance_rate), invariance_rate),
             "a_decoder": make(decoder, invariance_rate),
+            "painted": make(pose, rate),
             "labelled": make(pose if config.variant == "semi" else without_depth, rate),
             "views": make(pose, config.views_rate * rate),
             "lifted": make(branches, rate),
@@ -69,10 +82,11 @@ class PgpRecipe:
     def step(self, train: Descent[PgpBatch], batch: PgpBatch, number: int) -> None:
         """One iteration of Algorithm 1, or one step of supervision; then poses without images, if there are some."""
         turn = turn_of(self.config, number)
-        if turn.name != "iteration":
-            train.minimize(turn.name, self._views if turn.name == "views" else self._labelled, batch)
-        else:
+        if turn.name == "iteration":
             self._iteration(train, batch, turn.number)
+        else:
+            losses = {"painted": self._painted, "views": self._views, "labelled": self._labelled}
+            train.minimize(turn.name, losses[turn.name], batch)
         if batch.lifted is not None:
             train.minimize("lifted", self._lifted, batch)
 
@@ -97,9 +111,13 @@ class PgpRecipe:
         with torch.no_grad(), statistics_kept(encoder):
             if self.config.with_unpaired:
                 assert posed is not None  # an iteration's batch has them
-                return encoder.posed(posed.canonical, posed.rotation, encoder.translation(posed.raw))
-            pose: Pose = encoder.pose(batch.target.image)
+                return self._of(posed)
+            pose: Pose = encoder.pose(self._target(batch).image)
             return pose
+
+    def _target(self, part: PgpBatch) -> Frames:
+        assert part.target is not None  # only painted puppets come without
+        return part.target
 
     def _posed(self, part: PgpBatch) -> Pose:
         assert part.pose is not None  # `step` has found it
@@ -113,40 +131,52 @@ class PgpRecipe:
         assert part.recolored is not None  # an iteration's batch has it
         assert part.salient is not None  # and this one
         pose = self.networks.encoder.pose(part.recolored)
-        terms = dict(l_image_u(self.networks, self._source(part), part.target.image, pose, part.salient, beta))
+        terms = dict(l_image_u(self.networks, self._source(part), self._target(part).image, pose, part.salient, beta))
         if self.config.network.ablation == "without_fk":
             terms["bones"] = self.config.lambda_bones * bone_error(pose.joints, self.skeleton)
         return terms
 
     def _image_c(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        images = self._source(part), part.target.image
+        images = self._source(part), self._target(part).image
         return l_image_c(self.networks, *images, self._posed(part))
 
     def _seg(self, part: PgpBatch) -> Mapping[str, Tensor]:
         return l_seg(self.networks, self._source(part), self._posed(part))
 
     def _p3d(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        weights = self.config.lambda_points, self.config.lambda_view, self.config.lambda_heat
-        return l_p3d(self.networks, self._source(part), self._posed(part), part.scene, *weights)
+        return l_p3d(self.networks, self._source(part), self._posed(part), part.scene, *self._weights())
+
+    def _weights(self) -> tuple[float, float, float]:
+        return self.config.lambda_points, self.config.lambda_view, self.config.lambda_heat
+
+    def _painted(self, part: PgpBatch) -> Mapping[str, Tensor]:
+        assert part.posed is not None  # a batch of painted puppets has them
+        assert part.paint is not None  # and this
+        return l_painted(self.networks, self._of(part.posed), part.paint, *self._weights())
+
+    def _of(self, posed: Posed) -> Pose:
+        """Poses before random cameras, as the encoder would say them."""
+        encoder = self.networks.encoder
+        return encoder.posed(posed.canonical, posed.rotation, encoder.translation(posed.raw))
 
     def _a(self, part: PgpBatch) -> Mapping[str, Tensor]:
         return l_a(self.networks, self._source(part), self._posed(part))
 
     def _lifted(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        encoder, lifted = self.networks.encoder, part.lifted
+        lifted = part.lifted
         assert lifted is not None  # `step` has looked
         assert lifted.errors is not None  # the batches' poses without images have them
-        pose = encoder.posed(lifted.canonical, lifted.rotation, encoder.translation(lifted.raw))
+        pose = self._of(lifted)
         return l_lifted(self.networks, pose, pose.points + self.config.network.size * lifted.errors)
 
     def _views(self, part: PgpBatch) -> Mapping[str, Tensor]:
         assert part.shift is not None  # a batch of two views has it
-        poses = self.networks.encoder.pose(torch.cat((part.target.image, self._source(part))))
+        poses = self.networks.encoder.pose(torch.cat((self._target(part).image, self._source(part))))
         first, second = (Pose(*values) for values in zip(*(_halves(value) for value in poses), strict=True))
         return l_views(first, second, part.shift)
 
     def _labelled(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        config, target, side = self.config, part.target, self.config.network.size
+        config, target, side = self.config, self._target(part), self.config.network.size
         pose = self.networks.encoder.pose(target.image)
         about = target.joints - target.joints[:, self.skeleton.root].unsqueeze(1)
         with_joints, direct = config.variant == "semi", config.network.ablation == "without_fk"
@@ -163,7 +193,12 @@ class PgpRecipe:
     def pictures(self, batch: PgpBatch) -> Mapping[str, Tensor]:
         """Rows of source, target, Î, the puppet in the target's pose, ŷ and the pose, for a few samples."""
         networks, few = self.networks, slice(0, 6)
-        target = batch.target.image[few]
+        if batch.target is not None:
+            target = batch.target.image[few]
+        else:
+            assert batch.posed is not None  # painted puppets
+            assert batch.paint is not None
+            target = painted(networks.drawn(self._of(batch.posed)).maps, batch.paint)[few]
         source = target if batch.source is None else batch.source.image[few]
         pose, puppet = networks.encoder.pose(target), networks.puppet
         maps = networks.drawn(pose).maps
