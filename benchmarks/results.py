@@ -72,6 +72,7 @@ def pgp_row(config: Row) -> tuple[str, float | None]:
     }
     name, paper = variants[config["variant"]]
     name += " + poses of D_z without images" if config["network"].get("lifted", False) else ""
+    name += " + painted puppets" if config.get("painted_turns", 0) else ""
     name += ", both ways" if config["network"].get("mirrored", False) else ""
     if not config["self_supervised"]:
         return f"{name}, labels alone", None
@@ -167,11 +168,11 @@ def page(evaluations: list[Row]) -> str:
         "",
         "What rows are called, and how to get them: 002, imagined poses `--lambda_imagined 1`, w/o D_unp",
         "`--with_unpaired false`, w/o T_fk and T_m `--network.ablation without_fk` and `without_maps`. 000, poses",
-        "of D_z without images `--network.lifted true`, w/o T_fk∘T_c `--network.ablation without_fk`, w/o q_z",
-        "`--with_unpaired false`, w/o m_sal `--beta 0`, w/o adaptation `--adaptation false`. 001, with",
-        "reconstruction `--lambda_image` above 0, in three channels `--image.sides true`, rows of its Table 3",
-        "`--ablation`. Both ways: `--image.mirrored true` or `--network.mirrored true`. 003, baselines by their",
-        "configurations, labels `--labelled_share`.",
+        "of D_z without images `--network.lifted true`, painted puppets `--painted_turns` above 0, w/o T_fk∘T_c",
+        "`--network.ablation without_fk`, w/o q_z `--with_unpaired false`, w/o m_sal `--beta 0`, w/o adaptation",
+        "`--adaptation false`. 001, with reconstruction `--lambda_image` above 0, in three channels `--image.sides",
+        "true`, rows of its Table 3 `--ablation`. Both ways: `--image.mirrored true` or `--network.mirrored true`.",
+        "003, baselines by their configurations, labels `--labelled_share`.",
         "",
     ]
     for model, (title, named) in MODELS.items():

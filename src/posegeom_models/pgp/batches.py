@@ -27,8 +27,7 @@ BACKDROPS = 256
 BLUR = 0.03
 """Largest standard deviation of the errors of found key points, in image sides."""
 
-TURNS = ("iteration", "labelled", "views")
-"""Those that take frames, each in an order of its own."""
+TURNS = ("iteration", "labelled", "views", "painted")
 
 
 class Posed(NamedTuple):
@@ -51,7 +50,7 @@ class PgpBatch(NamedTuple):
     """Samples of one step.
 
     Attributes:
-        target: I_t; or labelled frames, augmented; or frames of the first camera. None for painted puppets.
+        target: I_t; or labelled frames, augmented; or frames of the first camera; or any, beside painted puppets.
         source: I_s, mirrored and turned; or the same instants by the second camera.
         recolored: (B, 3, H, W) I_t in other colours.
         salient: (B, H, W) m_sal of I_t.
@@ -63,7 +62,7 @@ class PgpBatch(NamedTuple):
         paint: of the puppet in the poses `posed`, in a step on painted puppets.
     """
 
-    target: Frames | None = None
+    target: Frames
     source: Frames | None = None
     recolored: Tensor | None = None
     salient: Tensor | None = None
@@ -106,7 +105,7 @@ class PgpData:
             raise ValueError(
                 "pairs need clips of two frames, and there is none: raise data.frames, or lower frame_step"
             )
-        numbers_of = {"iteration": paired, "labelled": labelled, "views": numbers}
+        numbers_of = {"iteration": paired, "labelled": labelled, "views": numbers, "painted": numbers}
         self.orders = {
             turn: Shuffle(those, 5 * config.training.seed + TURNS.index(turn))
             for turn, those in numbers_of.items()
@@ -128,11 +127,12 @@ class PgpData:
         size = config.samples_of(turn)
         shared = slice(rank, None, world_size)
         generator = torch.Generator().manual_seed((config.training.seed * 1_000_003 + step) * 2 + 1)
+        numbers = self.orders[turn.name].deal(turn.number * size, size)
         if turn.name == "painted":
             posed = rows_of(self._posed(size, generator), shared)
             paint = rows_of(Paint.random(size, self.parts, self.backdrops, generator), shared)
-            return PgpBatch(posed=posed, paint=paint, lifted=self._lifted(shared, generator))
-        numbers = self.orders[turn.name].deal(turn.number * size, size)
+            lifted = self._lifted(shared, generator)
+            return PgpBatch(self.reel.frames(numbers[shared]), posed=posed, paint=paint, lifted=lifted)
         changes = Changes.random(size, config.jitter, config.turn, generator).rows(shared)
         if turn.name == "views":
             assert self.second is not None  # the variant's
@@ -220,8 +220,6 @@ class PgpData:
         """Clips and frames of a step."""
         turn = turn_of(self.config, step)
         size = self.config.samples_of(turn)
-        if turn.name == "painted":
-            return f"{size} painted puppets"
         numbers = self.orders[turn.name].deal(turn.number * size, size).tolist()
         return "; ".join(
             f"clip {int(self.reel.clip[number])} at {float(self.reel.seconds[number]):.2f} s" for number in numbers

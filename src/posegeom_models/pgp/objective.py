@@ -123,16 +123,16 @@ def l_p3d(
     if scene is not None:
         behind = 1 - drawn.foreground.unsqueeze(1)
         image = (image + behind * (scene - networks.config.background)).clamp(0, 1)
-    return _told_again(networks, image, pose, lambda_points, lambda_view, lambda_heat)
-
-
-def _told_again(
-    networks: PgpNetworks, image: Tensor, pose: Pose, lambda_points: float, lambda_view: float, lambda_heat: float
-) -> Mapping[str, Tensor]:
-    """How far E_p is off a pose in an image of it."""
-    side = networks.config.size
     with statistics_kept(networks.encoder):
         again = networks.encoder.pose(image)
+    return _off(networks, again, pose, lambda_points, lambda_view, lambda_heat)
+
+
+def _off(
+    networks: PgpNetworks, again: Pose, pose: Pose, lambda_points: float, lambda_view: float, lambda_heat: float
+) -> Mapping[str, Tensor]:
+    """How far what E_p says is off the pose that it was shown."""
+    side = networks.config.size
     terms = {"p_3D": (pose.joints - again.joints).abs().mean()}
     if lambda_points > 0:
         terms["q"] = lambda_points * (pose.points - again.points).abs().mean() / side
@@ -147,6 +147,7 @@ def l_painted(
     networks: PgpNetworks,
     pose: Pose,
     paint: Paint,
+    beside: Tensor,
     lambda_points: float = 0.0,
     lambda_view: float = 0.0,
     lambda_heat: float = 0.0,
@@ -160,13 +161,16 @@ def l_painted(
         networks: E, and the puppet.
         pose: p_z.
         paint: of the puppet.
+        beside: (B, 3, H, W) photographs, which teach nothing: E_p's running statistics are to be theirs, for the test.
         lambda_points: weight of |q_z − q̂_z|.
         lambda_view: weight of `posegeom_models.supervision.view_error`.
         lambda_heat: weight of `posegeom_models.supervision.heat_error`.
     """
-    return _told_again(
-        networks, painted(networks.drawn(pose).maps, paint), pose, lambda_points, lambda_view, lambda_heat
-    )
+    with torch.no_grad():
+        networks.encoder.pose(beside)
+    with statistics_kept(networks.encoder):
+        again = networks.encoder.pose(painted(networks.drawn(pose).maps, paint))
+    return _off(networks, again, pose, lambda_points, lambda_view, lambda_heat)
 
 
 def painted(maps: Tensor, paint: Paint) -> Tensor:

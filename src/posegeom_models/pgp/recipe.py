@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 import posegeom as pg
-from posegeom_models.data.reels import Frames
 from posegeom_models.drawing import color_parts
 from posegeom_models.evaluation import Prediction
 from posegeom_models.pgp.batches import PgpBatch, PgpData, Posed
@@ -26,7 +25,6 @@ from posegeom_models.pgp.objective import (
     l_painted,
     l_seg,
     l_views,
-    painted,
 )
 from posegeom_models.pgp.synthesis import panels, part_labels
 from posegeom_models.poses import Pose
@@ -112,12 +110,8 @@ class PgpRecipe:
             if self.config.with_unpaired:
                 assert posed is not None  # an iteration's batch has them
                 return self._of(posed)
-            pose: Pose = encoder.pose(self._target(batch).image)
+            pose: Pose = encoder.pose(batch.target.image)
             return pose
-
-    def _target(self, part: PgpBatch) -> Frames:
-        assert part.target is not None  # only painted puppets come without
-        return part.target
 
     def _posed(self, part: PgpBatch) -> Pose:
         assert part.pose is not None  # `step` has found it
@@ -131,13 +125,13 @@ class PgpRecipe:
         assert part.recolored is not None  # an iteration's batch has it
         assert part.salient is not None  # and this one
         pose = self.networks.encoder.pose(part.recolored)
-        terms = dict(l_image_u(self.networks, self._source(part), self._target(part).image, pose, part.salient, beta))
+        terms = dict(l_image_u(self.networks, self._source(part), part.target.image, pose, part.salient, beta))
         if self.config.network.ablation == "without_fk":
             terms["bones"] = self.config.lambda_bones * bone_error(pose.joints, self.skeleton)
         return terms
 
     def _image_c(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        images = self._source(part), self._target(part).image
+        images = self._source(part), part.target.image
         return l_image_c(self.networks, *images, self._posed(part))
 
     def _seg(self, part: PgpBatch) -> Mapping[str, Tensor]:
@@ -152,7 +146,7 @@ class PgpRecipe:
     def _painted(self, part: PgpBatch) -> Mapping[str, Tensor]:
         assert part.posed is not None  # a batch of painted puppets has them
         assert part.paint is not None  # and this
-        return l_painted(self.networks, self._of(part.posed), part.paint, *self._weights())
+        return l_painted(self.networks, self._of(part.posed), part.paint, part.target.image, *self._weights())
 
     def _of(self, posed: Posed) -> Pose:
         """Poses before random cameras, as the encoder would say them."""
@@ -171,12 +165,12 @@ class PgpRecipe:
 
     def _views(self, part: PgpBatch) -> Mapping[str, Tensor]:
         assert part.shift is not None  # a batch of two views has it
-        poses = self.networks.encoder.pose(torch.cat((self._target(part).image, self._source(part))))
+        poses = self.networks.encoder.pose(torch.cat((part.target.image, self._source(part))))
         first, second = (Pose(*values) for values in zip(*(_halves(value) for value in poses), strict=True))
         return l_views(first, second, part.shift)
 
     def _labelled(self, part: PgpBatch) -> Mapping[str, Tensor]:
-        config, target, side = self.config, self._target(part), self.config.network.size
+        config, target, side = self.config, part.target, self.config.network.size
         pose = self.networks.encoder.pose(target.image)
         about = target.joints - target.joints[:, self.skeleton.root].unsqueeze(1)
         with_joints, direct = config.variant == "semi", config.network.ablation == "without_fk"
@@ -193,12 +187,7 @@ class PgpRecipe:
     def pictures(self, batch: PgpBatch) -> Mapping[str, Tensor]:
         """Rows of source, target, Î, the puppet in the target's pose, ŷ and the pose, for a few samples."""
         networks, few = self.networks, slice(0, 6)
-        if batch.target is not None:
-            target = batch.target.image[few]
-        else:
-            assert batch.posed is not None  # painted puppets
-            assert batch.paint is not None
-            target = painted(networks.drawn(self._of(batch.posed)).maps, batch.paint)[few]
+        target = batch.target.image[few]
         source = target if batch.source is None else batch.source.image[few]
         pose, puppet = networks.encoder.pose(target), networks.puppet
         maps = networks.drawn(pose).maps
