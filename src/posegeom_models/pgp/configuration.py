@@ -16,16 +16,8 @@ VARIANTS = ("unsup", "multi-view", "weakly", "semi")
 ABLATIONS = ("none", "without_fk")
 
 NOT_NEGATIVE = (
-    *(
-        "painted_turns",
-        "beta",
-        "beta_later",
-        "beta_steps",
-        "lambda_bones",
-        "lambda_points",
-        "lambda_view",
-        "lambda_heat",
-    ),
+    "painted_turns",
+    *("beta", "beta_later", "beta_steps", "lambda_bones", "lambda_points", "lambda_view", "lambda_heat"),
     *("pose_rate", "parts_rate", "invariance_rate", "views_rate", "elevation", "spread", "pair_gap", "turn", "jitter"),
 )
 """Fields that may be 0."""
@@ -271,8 +263,7 @@ def turn_of(config: PgpConfig, step: int) -> Turn:
     if not config.self_supervised:
         return Turn(name, step)
     begin = round(config.base_share * config.training.steps)
-    painted, first = config.painted_turns, 0
-    supervised = 0
+    painted, supervised, first = config.painted_turns, 0, 0
     if config.variant != "unsup" and step >= begin:
         supervised = config.labelled_turns
         # The base stage's last round may have been cut short.

@@ -30,7 +30,7 @@ class Paint(NamedTuple):
         names = [name.removeprefix("left_").removeprefix("right_") for name in parts]
         kinds = sorted(set(names))
         colors = torch.rand(count, len(kinds), 3, generator=generator)
-        # As often as not, neighbouring parts are of one colour, as in trousers and sleeves.
+        # As often as not a part takes another one's colour: clothes are of several parts.
         other = torch.randint(len(kinds), (count, len(kinds)), generator=generator)
         alike = torch.rand(count, len(kinds), 1, generator=generator) < 0.5
         colors = torch.where(alike, colors.gather(1, other.unsqueeze(-1).expand(-1, -1, 3)), colors)
