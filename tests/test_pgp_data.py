@@ -206,7 +206,7 @@ def test_footage_has_pairs_and_no_labels_and_may_be_broken(tmp_path: Path) -> No
         PgpData(config)
     with pytest.warns(UserWarning, match="1 of 3 videos skipped"):
         filmed = PgpData(replace(config, skip_broken=True))
-    assert set(filmed.orders) == {"iteration", "views"}
+    assert set(filmed.orders) == {"iteration", "views", "painted"}
     assert filmed.reel.moving.unique().tolist() == [False, True]
     batch = filmed.batch(0, 0, 1)
     assert batch.source is not None
